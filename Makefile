@@ -1,0 +1,81 @@
+PYTHON ?= python3
+ONLY ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+PROTO_ENV := PATH="$(CURDIR)/.venv-proto/bin:$$PATH"
+RELEASED := proto/released/roomtape.binpb
+TYPED := service/roomtape_service clients/python/roomtape/client tests tools
+NODE_MODULES := $(if $(wildcard clients/node/package.json),clients/node/node_modules/.stamp)
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-system lint proto proto-check proto-release pins bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.service ## record a room on this machine, from nothing
+	$(BIN)/roomtape demo
+
+test: .venv/.dev ## unit, integration, property and fault tests
+	$(BIN)/pytest tests -m 'not system' $(PYTEST_ARGS)
+
+test-system: .venv/.dev $(NODE_MODULES) ## whole processes with real peers, stores and databases
+	$(BIN)/pytest tests/system $(PYTEST_ARGS)
+
+lint: .venv/.dev proto-check ## style, types, contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(wildcard $(TYPED))
+	$(BIN)/buf lint
+	$(BIN)/buf format -d --exit-code
+	@if [ -f $(RELEASED) ]; then set -x; $(BIN)/buf breaking --against $(RELEASED); fi
+
+proto: .venv-proto/.stamp ## generate the Python stubs from proto/
+	find clients/python/roomtape/v1 -name '*_pb2*.py*' -delete
+	$(PROTO_ENV) buf generate
+
+proto-check: .venv-proto/.stamp ## are the committed stubs those of proto/?
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(PROTO_ENV) buf generate -o "$$fresh" && \
+	diff -r -q -x __pycache__ -x __init__.py -x py.typed "$$fresh/clients/python/roomtape/v1" clients/python/roomtape/v1 || \
+	{ echo "The stubs differ from proto/: run 'make proto' and commit what it writes." >&2; exit 1; }
+
+proto-release: .venv-proto/.stamp ## make proto/ the baseline of `buf breaking`
+	mkdir -p $(dir $(RELEASED))
+	$(PROTO_ENV) buf build -o $(RELEASED)
+
+bench: .venv/.dev ## measurements, all or `make bench ONLY=name`
+	$(BIN)/python -m tests.bench $(ONLY)
+
+pins: .venv-pins/.stamp ## pin requirements/*.txt again
+	PATH="$(CURDIR)/.venv-pins/bin:$$PATH" tools/pin_requirements.sh
+
+clean: ## remove environments, caches and everything built
+	rm -rf .venv .venv-proto .venv-pins .bench dist clients/python/dist clients/node/node_modules
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find service clients tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+%/bin/python:
+	$(PYTHON) -m venv $*
+
+.venv/.service: requirements/service.txt pyproject.toml clients/python/pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --require-hashes -r requirements/service.txt
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e clients/python -e .
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.service
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv-proto/.stamp: requirements/proto.txt | .venv-proto/bin/python
+	.venv-proto/bin/pip install --quiet --require-hashes -r requirements/proto.txt
+	@touch $@
+
+.venv-pins/.stamp: | .venv-pins/bin/python
+	.venv-pins/bin/pip install --quiet uv
+	@touch $@
+
+clients/node/node_modules/.stamp: clients/node/package.json
+	cd clients/node && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
