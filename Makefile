@@ -4,6 +4,7 @@ PYTEST_ARGS ?=
 
 BIN := .venv/bin
 PROTO_ENV := PATH="$(CURDIR)/.venv-proto/bin:$$PATH"
+STUBS := clients/python/roomtape/v1
 RELEASED := proto/released/roomtape.binpb
 TYPED := service/roomtape_service clients/python/roomtape/client tests tools
 NODE_MODULES := $(if $(wildcard clients/node/package.json),clients/node/node_modules/.stamp)
@@ -32,13 +33,15 @@ lint: .venv/.dev proto-check ## style, types, contract
 	@if [ -f $(RELEASED) ]; then set -x; $(BIN)/buf breaking --against $(RELEASED); fi
 
 proto: .venv-proto/.stamp ## generate the Python stubs from proto/
-	find clients/python/roomtape/v1 -name '*_pb2*.py*' -delete
-	$(PROTO_ENV) buf generate
+	rm -rf .venv-proto/out
+	$(PROTO_ENV) buf generate -o .venv-proto/out
+	find $(STUBS) -name '*_pb2*.py*' -delete
+	cp .venv-proto/out/$(STUBS)/* $(STUBS)
 
 proto-check: .venv-proto/.stamp ## are the committed stubs those of proto/?
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	$(PROTO_ENV) buf generate -o "$$fresh" && \
-	diff -r -q -x __pycache__ -x __init__.py -x py.typed "$$fresh/clients/python/roomtape/v1" clients/python/roomtape/v1 || \
+	diff -rq -x __pycache__ -x __init__.py "$$fresh/$(STUBS)" $(STUBS) || \
 	{ echo "The stubs differ from proto/: run 'make proto' and commit what it writes." >&2; exit 1; }
 
 proto-release: .venv-proto/.stamp ## make proto/ the baseline of `buf breaking`
