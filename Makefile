@@ -1,5 +1,6 @@
 PYTHON ?= python3
 ONLY ?=
+PINS ?=
 PYTEST_ARGS ?=
 
 BIN := .venv/bin
@@ -10,7 +11,7 @@ TYPED := service/roomtape_service clients/python/roomtape/client tests tools
 NODE_MODULES := $(if $(wildcard clients/node/package.json),clients/node/node_modules/.stamp)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-system lint proto proto-check proto-release pins bench clean
+.PHONY: help demo test test-system lint proto proto-check proto-release test-oldest pyright pins bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +22,14 @@ demo: .venv/.service ## record a room on this machine, from nothing
 test: .venv/.dev ## unit, integration, property and fault tests
 	$(BIN)/pytest tests -m 'not system' $(PYTEST_ARGS)
 
-test-system: .venv/.dev $(NODE_MODULES) ## whole processes with real peers, stores and databases
+test-system: .venv/.dev $(NODE_MODULES) pyright test-oldest ## whole processes with real peers, stores and databases
 	$(BIN)/pytest tests/system $(PYTEST_ARGS)
+
+test-oldest: .venv-oldest/.stamp ## the client on the oldest grpcio and protobuf it promises
+	PYTHONPATH=clients/python .venv-oldest/bin/python -W error tools/import_client.py
+
+pyright: .venv/.dev ## the client as users of pyright see it; needs node
+	$(BIN)/pyright
 
 lint: .venv/.dev proto-check ## style, types, contract
 	$(BIN)/ruff check .
@@ -52,10 +59,10 @@ bench: .venv/.dev ## measurements, all or `make bench ONLY=name`
 	$(BIN)/python -m tests.bench $(ONLY)
 
 pins: .venv-pins/.stamp ## pin requirements/*.txt again
-	PATH="$(CURDIR)/.venv-pins/bin:$$PATH" tools/pin_requirements.sh
+	PATH="$(CURDIR)/.venv-pins/bin:$$PATH" tools/pin_requirements.sh $(PINS)
 
 clean: ## remove environments, caches and everything built
-	rm -rf .venv .venv-proto .venv-pins .bench dist clients/python/dist clients/node/node_modules
+	rm -rf .venv .venv-oldest .venv-proto .venv-pins .bench dist clients/python/dist clients/node/node_modules
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find service clients tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -73,6 +80,10 @@ clean: ## remove environments, caches and everything built
 
 .venv-proto/.stamp: requirements/proto.txt | .venv-proto/bin/python
 	.venv-proto/bin/pip install --quiet --require-hashes -r requirements/proto.txt
+	@touch $@
+
+.venv-oldest/.stamp: requirements/oldest.txt | .venv-oldest/bin/python
+	.venv-oldest/bin/pip install --quiet --require-hashes -r requirements/oldest.txt
 	@touch $@
 
 .venv-pins/.stamp: | .venv-pins/bin/python
