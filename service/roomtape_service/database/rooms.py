@@ -1,0 +1,49 @@
+"""Rooms as rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roomtape_service.database.tables import rooms
+
+__all__ = ["RoomRow", "close_room", "insert_room", "open_rooms"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRow:
+    """A row of `rooms`; times in UTC nanoseconds."""
+
+    room_key: str
+    app_id: str
+    room_id: str
+    clock: int
+    epoch_ns: int
+    create_ns: int
+
+
+async def insert_room(connection: AsyncConnection, row: RoomRow) -> None:
+    """Opens a room; a second open room of the same id is refused by the database."""
+    await connection.execute(
+        sa.insert(rooms).values(
+            room_key=row.room_key,
+            app_id=row.app_id,
+            room_id=row.room_id,
+            clock=row.clock,
+            epoch_ns=row.epoch_ns,
+            create_ns=row.create_ns,
+        )
+    )
+
+
+async def close_room(connection: AsyncConnection, room_key: str, close_ns: int) -> None:
+    """Closes a room; its id is free again."""
+    await connection.execute(sa.update(rooms).where(rooms.c.room_key == room_key).values(close_ns=close_ns))
+
+
+async def open_rooms(connection: AsyncConnection) -> Sequence[RoomRow]:
+    """All open rooms of all applications."""
+    columns = (rooms.c.room_key, rooms.c.app_id, rooms.c.room_id, rooms.c.clock, rooms.c.epoch_ns, rooms.c.create_ns)
+    result = await connection.execute(sa.select(*columns).where(rooms.c.close_ns.is_(None)))
+    return [RoomRow(*row) for row in result]

@@ -1,0 +1,310 @@
+"""What one room feeds to its worker.
+
+The feed is the truth about what the worker should know. Every change is made here first and then told to the worker, if
+there is one; a worker that takes over is told everything by `attach`, the frames that are not safe included.
+"""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from roomtape_service.recording import protocol
+from roomtape_service.recording.front.recording import FeedRecording
+from roomtape_service.recording.front.track import FeedTrack, TrackFacts
+
+__all__ = ["FeedFacts", "RoomFeed", "TrackIndex", "WorkerChannel"]
+
+_handles = itertools.count(1)
+
+
+class WorkerChannel(Protocol):
+    """The way to one worker; what is sent after its loss goes nowhere."""
+
+    def send(self, message: bytes) -> None:
+        """Queues an encoded message."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFacts:
+    """What a worker must know of a room; `clock` is `ARRIVAL` or `MEDIA`."""
+
+    room_key: str
+    clock: str
+    epoch_ns: int
+
+
+class RoomFeed:
+    """Tracks and recordings of one room, on one worker at a time. Not safe to share between event loops."""
+
+    def __init__(self, facts: FeedFacts, index: "TrackIndex") -> None:
+        self.facts = facts
+        self.handle = next(_handles)
+        self.tracks: dict[str, FeedTrack] = {}
+        self.recordings: dict[str, FeedRecording] = {}
+        self._index = index
+        self._worker: WorkerChannel | None = None
+
+    @property
+    def worker(self) -> WorkerChannel | None:
+        """The worker that has the room now."""
+        return self._worker
+
+    def attach(self, worker: WorkerChannel) -> None:
+        """Gives the room to `worker`, which knows nothing of it yet."""
+        self._worker = worker
+        self._tell(protocol.RoomOpen(self.handle, self.facts.clock, self.facts.epoch_ns))
+        for track in self.tracks.values():
+            track.is_open = False
+            if track.recordings:
+                self._open(track)
+        for recording in self.recordings.values():
+            self._start(recording)
+        sent = {key: self._send_held(self.tracks[key], 0, limit) for key, limit in self._leaving().items()}
+        for recording in self.recordings.values():
+            if recording.leaving:
+                self._tell_tracks(recording)
+        for track in self.tracks.values():
+            self._send_held(track, sent.get(track.facts.key, 0), None)
+            if track.is_open:
+                self._tell_condition(track)
+        for recording in self.recordings.values():
+            self._tell_stop(recording)
+
+    def detach(self) -> None:
+        """The worker is lost; frames are held until there is another."""
+        self._worker = None
+        for track in self.tracks.values():
+            track.is_open = False
+
+    def close(self) -> None:
+        """The room is closed and nothing of it is recorded any more."""
+        self._tell(protocol.RoomClose(self.handle))
+        self._worker = None
+        for track in self.tracks.values():
+            self._index.pop(track.handle, None)
+
+    def add_track(self, facts: TrackFacts, acknowledged: int = 0, offset_ns: int | None = None) -> FeedTrack:
+        """A track is there. `acknowledged` is where a resumed session goes on."""
+        track = FeedTrack(next(_handles), facts, acknowledged=acknowledged, offset_ns=offset_ns)
+        self.tracks[facts.key] = track
+        self._index[track.handle] = (self, track)
+        return track
+
+    def push(self, track: FeedTrack, sequence: int, arrival_ns: int, batch: bytes) -> None:
+        """A batch came: `sequence` is its highest, 0 for a batch without frames; `batch` a serialized FrameBatch."""
+        if not track.recordings:
+            if sequence:
+                track.acknowledge(sequence)
+            return
+        message = protocol.frames_message(track.handle, arrival_ns, batch)
+        if sequence:
+            track.held.hold(sequence, message)
+        if self._worker is not None:
+            self._worker.send(message)
+
+    def mute_track(self, track: FeedTrack, muted: bool, at_ns: int) -> None:
+        """The platform says that the track is silent, or speaks again."""
+        track.is_muted = muted
+        if track.is_open:
+            self._tell(protocol.TrackMute(track.handle, muted, at_ns))
+
+    def lose_track(self, track: FeedTrack, at_ns: int) -> None:
+        """The publisher's connection broke; it may come back."""
+        track.is_connected = False
+        if track.is_open:
+            self._tell(protocol.TrackLost(track.handle, at_ns))
+
+    def return_track(self, track: FeedTrack) -> None:
+        """The publisher's connection is back."""
+        track.is_connected = True
+        if track.is_open:
+            self._tell(protocol.TrackBack(track.handle))
+
+    def close_track(self, track: FeedTrack, at_ns: int) -> None:
+        """The participant left. The track stays in the feed until all of it is safe."""
+        track.closed_at_ns = at_ns
+        if track.is_open:
+            self._tell(protocol.TrackClose(track.handle, at_ns))
+        self._forget_if_done(track)
+
+    def start_recording(self, recording: FeedRecording) -> None:
+        """Starts a recording without tracks, or goes on with one from its resume points."""
+        self.recordings[recording.facts.recording_id] = recording
+        if self._worker is not None:
+            self._start(recording)
+
+    def set_tracks(self, recording_id: str, keys: Iterable[str]) -> None:
+        """Says which tracks the recording takes from now on."""
+        recording = self.recordings[recording_id]
+        before, after = recording.tracks, list(keys)
+        # A participant who left is still being written; their tracks go when all of them is safe.
+        after += [key for key in before if key not in after and self.tracks[key].closed_at_ns is not None]
+        if before == tuple(after):
+            return
+        recording.tracks = tuple(after)
+        for key in before:
+            if key not in after:
+                recording.leaving[key] = self.tracks[key].held.newest()
+        for key in after:
+            track = self.tracks[key]
+            recording.leaving.pop(key, None)
+            if recording_id not in track.recordings:
+                recording.base[key] = track.acknowledged
+                track.recordings.add(recording_id)
+            if self._worker is not None and not track.is_open:
+                self._open(track)
+        if not recording.is_failed:
+            self._tell_tracks(recording)
+        for key in before:
+            if key not in after:
+                self._leave_if_safe(self.tracks[key])
+
+    def stop_recording(self, recording_id: str, at_ns: int) -> None:
+        """Ends a recording; it is gone when `recording_stopped` comes back."""
+        recording = self.recordings[recording_id]
+        recording.stop_at_ns = at_ns
+        if not recording.is_failed:
+            self._tell_stop(recording)
+
+    def fail_recording(self, recording_id: str) -> FeedRecording | None:
+        """The worker gave up a recording: what it takes is not acknowledged beyond its resume points."""
+        recording = self.recordings.get(recording_id)
+        if recording is not None:
+            recording.is_failed = True
+            recording.failures += 1
+        return recording
+
+    def retry_recording(self, recording_id: str) -> None:
+        """Starts a failed recording again, and sends again what it may lack."""
+        recording = self.recordings.get(recording_id)
+        if recording is None or not recording.is_failed:
+            return
+        recording.is_failed = False
+        if self._worker is None:
+            return
+        self._start(recording)
+        for key in recording.tracks:
+            for batch in self.tracks[key].held:
+                self._worker.send(batch.message)
+        self._tell_stop(recording)
+
+    def recording_stopped(self, recording_id: str) -> None:
+        """The worker has written the last of a recording."""
+        recording = self.recordings.pop(recording_id, None)
+        if recording is None:
+            return
+        for track in list(self.tracks.values()):
+            self._discard(track, recording_id)
+
+    def safe(self, track: FeedTrack, sequence: int) -> None:
+        """The worker says that all of the track up to `sequence` is on disk in every recording that it runs."""
+        for recording_id in track.recordings:
+            recording = self.recordings.get(recording_id)
+            if recording is not None and recording.is_failed:
+                sequence = min(sequence, recording.safe_sequence(track.facts.key))
+        track.acknowledge(sequence)
+        self._leave_if_safe(track)
+        self._forget_if_done(track)
+
+    def _leaving(self) -> dict[str, int]:
+        limits: dict[str, int] = {}
+        for recording in self.recordings.values():
+            for key, limit in recording.leaving.items():
+                limits[key] = min(limit, limits.get(key, limit))
+        return limits
+
+    def _leave_if_safe(self, track: FeedTrack) -> None:
+        key = track.facts.key
+        for recording_id in list(track.recordings):
+            recording = self.recordings.get(recording_id)
+            if recording is None or track.acknowledged < recording.leaving.get(key, track.acknowledged + 1):
+                continue
+            del recording.leaving[key]
+            self._discard(track, recording_id)
+
+    def _discard(self, track: FeedTrack, recording_id: str) -> None:
+        track.recordings.discard(recording_id)
+        if track.recordings:
+            return
+        track.acknowledge_all()
+        if track.is_open and track.closed_at_ns is None:
+            self._tell(protocol.TrackClose(track.handle, self.facts.epoch_ns))
+            del self._index[track.handle]
+            track.handle = next(_handles)
+            self._index[track.handle] = (self, track)
+        track.is_open = False
+        self._forget_if_done(track)
+
+    def _send_held(self, track: FeedTrack, after: int, limit: int | None) -> int:
+        sent = after
+        for batch in track.held:
+            if self._worker is not None and batch.sequence > after and (limit is None or batch.sequence <= limit):
+                self._worker.send(batch.message)
+                sent = max(sent, batch.sequence)
+        return sent
+
+    def _start(self, recording: FeedRecording) -> None:
+        recording.is_failed = False
+        keys = (*recording.tracks, *recording.leaving)
+        expected = tuple(key for key in keys if not self.tracks[key].is_connected)
+        self._tell(recording.start(self.handle, expected))
+        for key in keys:
+            if not self.tracks[key].is_open:
+                self._open(self.tracks[key])
+        self._tell(protocol.RecordingTracks(recording.facts.recording_id, self._handles(keys)))
+
+    def _tell_tracks(self, recording: FeedRecording) -> None:
+        self._tell(protocol.RecordingTracks(recording.facts.recording_id, self._handles(recording.tracks)))
+
+    def _open(self, track: FeedTrack) -> None:
+        facts = track.facts
+        self._tell(
+            protocol.TrackOpen(
+                track=track.handle,
+                room=self.handle,
+                user_id=facts.user_id,
+                key=facts.key,
+                codec=facts.codec,
+                sample_rate=facts.sample_rate,
+                channels=facts.channels,
+                offset_ns=track.offset_ns,
+            )
+        )
+        track.is_open = True
+        if track.is_muted:
+            self._tell(protocol.TrackMute(track.handle, True, self.facts.epoch_ns))
+
+    def _tell_condition(self, track: FeedTrack) -> None:
+        if track.closed_at_ns is not None:
+            self._tell(protocol.TrackClose(track.handle, track.closed_at_ns))
+        elif not track.is_connected:
+            self._tell(protocol.TrackLost(track.handle, self.facts.epoch_ns))
+
+    def _tell_stop(self, recording: FeedRecording) -> None:
+        if recording.stop_at_ns is not None:
+            self._tell(protocol.RecordingStop(recording.facts.recording_id, recording.stop_at_ns))
+
+    def _tell(self, op: protocol.NodeOp) -> None:
+        if self._worker is not None:
+            self._worker.send(protocol.encode(op))
+
+    def _handles(self, keys: Iterable[str]) -> tuple[int, ...]:
+        return tuple(self.tracks[key].handle for key in keys)
+
+    def _forget_if_done(self, track: FeedTrack) -> None:
+        key = track.facts.key
+        if track.closed_at_ns is None or track.held:
+            return
+        for recording_id in track.recordings:
+            recording = self.recordings.get(recording_id)
+            if recording is not None:
+                recording.tracks = tuple(each for each in recording.tracks if each != key)
+                recording.leaving.pop(key, None)
+        self.tracks.pop(key, None)
+        self._index.pop(track.handle, None)
+
+
+TrackIndex = dict[int, tuple[RoomFeed, FeedTrack]]
+"""Finds a track by the handle under which workers know it."""

@@ -1,0 +1,56 @@
+"""Frames of a track that are not acknowledged yet."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["HELD_BYTES_LIMIT", "HeldBatch", "HeldFrames"]
+
+HELD_BYTES_LIMIT = 4 << 20
+"""Held bytes of a track from which on its publisher is not read: a minute of speech in Opus, 40 s of PCM."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBatch:
+    """A batch as it went to the worker; `sequence` is the highest in it."""
+
+    sequence: int
+    message: bytes
+
+
+class HeldFrames:
+    """Batches that a worker may have lost, oldest first."""
+
+    def __init__(self) -> None:
+        self._batches: deque[HeldBatch] = deque()
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[HeldBatch]:
+        return iter(self._batches)
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be read from the publisher."""
+        return self._bytes >= HELD_BYTES_LIMIT
+
+    def hold(self, sequence: int, message: bytes) -> None:
+        """Keeps a batch until `release` covers its highest sequence."""
+        self._batches.append(HeldBatch(sequence, message))
+        self._bytes += len(message)
+
+    def release(self, sequence: int) -> None:
+        """Lets go of the batches up to `sequence`.
+
+        Batches whose frames came out of order stay until those before them are safe too: holding on for too long is
+        harmless, since workers drop what they have.
+        """
+        batches = self._batches
+        while batches and batches[0].sequence <= sequence:
+            self._bytes -= len(batches.popleft().message)
+
+    def newest(self) -> int:
+        """The highest sequence that is held; 0 when nothing is."""
+        return max((batch.sequence for batch in self._batches), default=0)

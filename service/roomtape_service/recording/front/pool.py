@@ -1,0 +1,245 @@
+"""The workers of a node: who has which room, and what happens when one is lost."""
+
+import asyncio
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import structlog
+
+from roomtape_service.recording import protocol
+from roomtape_service.recording.front.feed import FeedFacts, RoomFeed, TrackIndex
+from roomtape_service.recording.front.link import WorkerLink
+from roomtape_service.spool.recovery import RecoveredSegment, recover
+
+__all__ = ["WorkerPool"]
+
+_EXIT_SECONDS = 5.0
+"""A worker whose connection ended exits at once; one that has not after this long hangs, and is killed."""
+
+_RETRY_FAILED_SECONDS = 1.0
+"""How often a recording is tried again whose files could not be written."""
+
+_SOCKET_BACKLOG = 64
+
+log = structlog.get_logger(__name__)
+
+
+class WorkerPool:
+    """Accepts workers, gives rooms to them, and gives the rooms of a lost one to another.
+
+    `on_fact` gets what a worker reports about a recording, and `on_recovered` what was found on the spool of a lost
+    one, both in the order in which they happened to a recording, in the event loop.
+    """
+
+    def __init__(
+        self,
+        socket_path: Path,
+        spool_root: Path,
+        on_fact: Callable[[protocol.WorkerOp], None],
+        on_recovered: Callable[[Iterable[RecoveredSegment]], None],
+    ) -> None:
+        self._socket_path = socket_path
+        self._spool_root = spool_root
+        self._on_fact = on_fact
+        self._on_recovered = on_recovered
+        self._links: list[WorkerLink] = []
+        self._feeds: dict[str, RoomFeed] = {}
+        self._by_recording: dict[str, RoomFeed] = {}
+        self._tracks: TrackIndex = {}
+        self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+        self._recovering = asyncio.Lock()
+        self._stopping = False
+        self._has_worker = asyncio.Event()
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers are connected."""
+        return len(self._links)
+
+    async def recover_spool(self) -> list[RecoveredSegment]:
+        """Finishes what lost workers left on the spool, and tells of all segments there."""
+        async with self._recovering:
+            return await asyncio.to_thread(recover, self._spool_root)
+
+    async def start(self) -> None:
+        """Listens for workers."""
+        self._socket_path.parent.mkdir(parents=True, exist_ok=True)
+        self._socket_path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._accept, self._socket_path, backlog=_SOCKET_BACKLOG)
+        self._socket_path.chmod(0o600)
+
+    async def wait_for_worker(self, timeout_seconds: float) -> bool:
+        """Whether a worker is there, or comes within the time."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._has_worker.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def feed(self, facts: FeedFacts) -> RoomFeed:
+        """The feed of a room, made at its first use."""
+        feed = self._feeds.get(facts.room_key)
+        if feed is None:
+            feed = self._feeds[facts.room_key] = RoomFeed(facts, self._tracks)
+        return feed
+
+    def find(self, room_key: str) -> RoomFeed | None:
+        """The feed of a room that has one."""
+        return self._feeds.get(room_key)
+
+    def register(self, feed: RoomFeed, recording_id: str) -> None:
+        """A recording of the feed is about to start: its room needs a worker."""
+        self._by_recording[recording_id] = feed
+        if feed.worker is None:
+            self._assign(feed)
+
+    def close_room(self, room_key: str) -> None:
+        """The room is closed; its feed goes when nothing of it is recorded any more."""
+        feed = self._feeds.get(room_key)
+        if feed is not None and not feed.recordings:
+            self._drop(feed)
+
+    async def shutdown(self, timeout_seconds: float) -> None:
+        """Lets every worker close its segments, and waits for what they say last."""
+        self._stopping = True
+        links = list(self._links)
+        for link in links:
+            link.send(protocol.encode(protocol.Shutdown()))
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                for link in links:
+                    await link.said_bye.wait()
+        except TimeoutError:
+            log.warning("workers_slow_to_stop", seconds=timeout_seconds)
+
+    async def aclose(self) -> None:
+        """Stops listening and ends all connections. Idempotent."""
+        self._stopping = True
+        if self._server is not None:
+            self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        self._socket_path.unlink(missing_ok=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or self._stopping:
+            writer.close()
+            return
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        hello = await protocol.read_worker_op(reader)
+        if not isinstance(hello, protocol.Hello):
+            writer.close()
+            return
+        link = WorkerLink(reader, writer, hello, self._receive)
+        log.info("worker_connected", worker=hello.index, generation=hello.generation, pid=hello.pid)
+        self._links.append(link)
+        self._has_worker.set()
+        for feed in self._feeds.values():
+            if feed.recordings and feed.worker is None:
+                self._assign(feed)
+        try:
+            await link.run()
+        finally:
+            self._links.remove(link)
+            if not self._links:
+                self._has_worker.clear()
+        if not self._stopping:
+            await self._take_over(link)
+
+    async def _take_over(self, link: WorkerLink) -> None:
+        log.warning("worker_lost", worker=link.hello.index, generation=link.hello.generation)
+        feeds = [self._feeds[key] for key in link.rooms if key in self._feeds]
+        for feed in feeds:
+            feed.detach()
+        await self._wait_for_exit(link.hello)
+        recovered = await self.recover_spool()
+        for segment in recovered:
+            feed_of = self._by_recording.get(segment.recording_id)
+            recording = feed_of.recordings.get(segment.recording_id) if feed_of else None
+            if recording is not None:
+                recording.continue_after(segment.segment, segment.end_ns, segment.resume)
+        self._on_recovered(recovered)
+        for feed in feeds:
+            if feed.worker is None and feed.recordings:
+                self._assign(feed)
+
+    async def _wait_for_exit(self, hello: protocol.Hello) -> None:
+        lock = Path(hello.spool) / "lock"
+        waiting = asyncio.create_task(asyncio.to_thread(_wait_for_lock, lock))
+        done, _ = await asyncio.wait([waiting], timeout=_EXIT_SECONDS)
+        if not done:
+            log.error("worker_hangs", worker=hello.index, pid=hello.pid)
+            os.kill(hello.pid, signal.SIGKILL)
+        await waiting
+
+    def _assign(self, feed: RoomFeed) -> None:
+        if self._stopping or not self._links:
+            return
+        link = min(self._links, key=lambda each: len(each.rooms))
+        link.rooms.add(feed.facts.room_key)
+        feed.attach(link)
+
+    def _drop(self, feed: RoomFeed) -> None:
+        feed.close()
+        self._feeds.pop(feed.facts.room_key, None)
+        for link in self._links:
+            link.rooms.discard(feed.facts.room_key)
+
+    def _receive(self, op: protocol.WorkerOp) -> None:
+        match op:
+            case protocol.Safe():
+                for handle, sequence in op.tracks.items():
+                    if handle in self._tracks:
+                        feed, track = self._tracks[handle]
+                        feed.safe(track, sequence)
+            case protocol.Rejected():
+                if op.track in self._tracks:
+                    _, track = self._tracks[op.track]
+                    if track.on_rejected is not None:
+                        track.on_rejected(op)
+            case protocol.Hello() | protocol.Bye():
+                pass
+            case _:
+                self._note(op)
+                self._on_fact(op)
+
+    def _note(self, op: protocol.WorkerOp) -> None:
+        """Keeps the feed's resume points up with what the worker says of a recording."""
+        recording_id = getattr(op, "recording_id", None)
+        feed = self._by_recording.get(recording_id) if recording_id else None
+        if feed is None or not isinstance(recording_id, str):
+            return
+        recording = feed.recordings.get(recording_id)
+        if recording is None:
+            return
+        match op:
+            case protocol.SegmentStarted():
+                recording.next_segment = max(recording.next_segment, op.segment + 1)
+                recording.failures = 0
+            case protocol.SegmentCompleted():
+                recording.continue_after(op.segment, op.end_ns, op.resume)
+            case protocol.RecordingStopped():
+                feed.recording_stopped(recording_id)
+                self._by_recording.pop(recording_id, None)
+            case protocol.RecordingFailed():
+                feed.fail_recording(recording_id)
+                asyncio.get_running_loop().call_later(_RETRY_FAILED_SECONDS, feed.retry_recording, recording_id)
+
+
+def _wait_for_lock(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)

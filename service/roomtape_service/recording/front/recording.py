@@ -1,0 +1,77 @@
+"""A recording as its room's feed knows it: enough to start it again on another worker."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from roomtape_service.recording import protocol
+
+__all__ = ["FeedRecording", "RecordingFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingFacts:
+    """What a worker must know of a recording that does not change while it runs."""
+
+    recording_id: str
+    task_id: str
+    kind: str
+    containers: tuple[str, ...]
+    segment_ns: int
+    segment_bytes: int
+    bitrate: int
+    mute_ends_segment: bool
+    break_wait_ns: int
+    from_ns: int
+
+
+@dataclass(slots=True, eq=False)
+class FeedRecording:
+    """One recording of a room's feed.
+
+    `base` is, for each track, the newest sequence that was acknowledged before the recording took the track; with
+    `resume` it says from where on frames must be sent again when its worker is lost. `leaving` are the tracks that it
+    takes no more, with the sequence up to which it may still have to write them.
+    """
+
+    facts: RecordingFacts
+    next_segment: int = 0
+    position_ns: int | None = None
+    resume: dict[str, protocol.Resume] = field(default_factory=dict)
+    base: dict[str, int] = field(default_factory=dict)
+    tracks: tuple[str, ...] = ()
+    leaving: dict[str, int] = field(default_factory=dict)
+    stop_at_ns: int | None = None
+    is_failed: bool = False
+    failures: int = 0
+
+    def safe_sequence(self, key: str) -> int:
+        """What of the track needs not be sent again to this recording after the loss of its worker."""
+        resume = self.resume.get(key)
+        return max(self.base.get(key, 0), resume.sequence if resume else 0)
+
+    def continue_after(self, segment: int, end_ns: int, resume: Mapping[str, protocol.Resume]) -> None:
+        """A segment ended: the next one goes on from there."""
+        self.next_segment = max(self.next_segment, segment + 1)
+        self.position_ns = end_ns
+        self.resume.update(resume)
+
+    def start(self, room: int, expected: tuple[str, ...]) -> protocol.RecordingStart:
+        """The order to a worker to start, or to go on with, this recording."""
+        facts = self.facts
+        return protocol.RecordingStart(
+            recording_id=facts.recording_id,
+            task_id=facts.task_id,
+            room=room,
+            kind=facts.kind,
+            containers=facts.containers,
+            segment_ns=facts.segment_ns,
+            segment_bytes=facts.segment_bytes,
+            bitrate=facts.bitrate,
+            next_segment=self.next_segment,
+            mute_ends_segment=facts.mute_ends_segment,
+            break_wait_ns=facts.break_wait_ns,
+            from_ns=facts.from_ns,
+            resume=dict(self.resume),
+            position_ns=self.position_ns if facts.kind == "MIXED" else None,
+            expected=expected,
+        )

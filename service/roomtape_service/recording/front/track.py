@@ -1,0 +1,59 @@
+"""A track as its room's feed knows it: what is held of it, and what is acknowledged."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from roomtape_service.recording import protocol
+from roomtape_service.recording.front.held import HeldFrames
+
+__all__ = ["FeedTrack", "TrackFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackFacts:
+    """What a worker must know of a track; `key` is `<publish_session_id>/<track_id>`."""
+
+    key: str
+    user_id: str
+    codec: str
+    sample_rate: int
+    channels: int
+
+
+@dataclass(slots=True, eq=False)
+class FeedTrack:
+    """One track of a room's feed.
+
+    `recordings` are the recordings that take it, those that are being stopped included: while there is one, frames
+    are held until the worker says that they are safe; without one, frames are acknowledged as they come.
+    """
+
+    handle: int
+    facts: TrackFacts
+    acknowledged: int = 0
+    recordings: set[str] = field(default_factory=set)
+    held: HeldFrames = field(default_factory=HeldFrames)
+    is_open: bool = False
+    is_connected: bool = True
+    is_muted: bool = False
+    closed_at_ns: int | None = None
+    offset_ns: int | None = None
+    on_acknowledged: Callable[[], None] | None = None
+    on_rejected: Callable[[protocol.Rejected], None] | None = None
+
+    def acknowledge(self, sequence: int) -> None:
+        """Everything up to `sequence` is safe."""
+        self.held.release(sequence)
+        if sequence > self.acknowledged:
+            self.acknowledged = sequence
+            self._changed()
+
+    def acknowledge_all(self) -> None:
+        """No recording wants what is held."""
+        newest = self.held.newest()
+        if newest:
+            self.acknowledge(newest)
+
+    def _changed(self) -> None:
+        if self.on_acknowledged is not None:
+            self.on_acknowledged()

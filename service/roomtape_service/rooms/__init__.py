@@ -1,0 +1,1 @@
+"""Live rooms: who is in them and what they publish."""
