@@ -2,11 +2,11 @@
 
 A recording's files lie in a folder of the application, the room and, if it is of one user, the user (Tencent
 GME's custom recording): `app_room_user/${start}_${segment}_audio.mp3` for a user,
-`app_room/${task}_${start}_${segment}_audio.mp3` for the mix. `${start}` is when the task was started, in UTC+8.
+`app_room/${task}_${start}_${segment}_audio.mp3` for the mix. `${start}` is the start of the task in UTC+8.
 
-1. Ids are escaped one to one, and a room's `_` is escaped too while an application's id has none, so a folder's
-   name says which application, room and user it is of, and no other three have the same.
-2. A folder's name that a file system would refuse as too long keeps its start and ends in `~~` and the SHA-256
+1. Ids are escaped one to one, and a room's `_` is escaped too while an application's id has none, so a folder
+   says by its name which application, room and user it is of, and no other three have the same.
+2. A folder's name too long for a file system keeps its start and ends in `~~` and the SHA-256
    of the whole; `~~` is in no escaped id.
 3. Two tasks that start in the same second can give two files one key: the later takes the first free of
    `numbered`.
