@@ -1,0 +1,1 @@
+"""What a worker runs: timelines, mixing, encoding, containers, segment cutting."""
