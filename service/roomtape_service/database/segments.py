@@ -1,0 +1,258 @@
+"""Segments as rows: one for each file, from its first byte on the spool to its place in a store.
+
+Functions that change a row move its state along the edges of `states` only; the database refuses any other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roomtape.v1 import media_pb2, segment_pb2
+from roomtape_service.database.tables import segments
+from roomtape_service.rules.naming import numbered
+
+__all__ = [
+    "CompletedSegment",
+    "SegmentFilter",
+    "SegmentRow",
+    "StartedSegment",
+    "complete_segment",
+    "find_segment",
+    "has_unstored_segments",
+    "insert_segment",
+    "list_stored_segments",
+    "segment_message",
+    "segments_of_recording",
+    "segments_of_task",
+    "unstored_segments",
+]
+
+_RECORDING = segment_pb2.SEGMENT_STATE_RECORDING
+_SPOOLED = segment_pb2.SEGMENT_STATE_SPOOLED
+_UPLOADED = segment_pb2.SEGMENT_STATE_UPLOADED
+
+
+@dataclass(frozen=True, slots=True)
+class StartedSegment:
+    """A file that was begun; times in UTC nanoseconds. `object_key` is a wish: see `insert_segment`."""
+
+    file_id: str
+    recording_id: str
+    task_id: str
+    app_id: str
+    room_id: str
+    kind: int
+    user_id: str
+    segment_id: int
+    container: int
+    codec: int
+    spool_path: str
+    store: str
+    """Identity of the store that it will go to, as `storage.store.Store.identity`."""
+    object_key: str
+    start_ns: int
+    sample_rate: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedSegment:
+    """What is known of a file when it is complete on the spool. `resume` is a JSON object."""
+
+    start_ns: int
+    end_ns: int
+    duration_ns: int
+    sample_rate: int
+    channels: int
+    sample_count: int
+    encoder_delay: int
+    size_bytes: int
+    sha256: str
+    interrupted: bool
+    statistics: bytes
+    resume: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """A row of `segments`; times in UTC nanoseconds; `statistics` a serialized FrameStatistics."""
+
+    file_id: str
+    recording_id: str
+    task_id: str
+    app_id: str
+    room_id: str
+    kind: int
+    user_id: str
+    segment_id: int
+    container: int
+    codec: int
+    state: int
+    spool_path: str | None
+    object_key: str
+    url: str
+    store: str
+    start_ns: int
+    end_ns: int | None
+    duration_ns: int
+    sample_rate: int
+    channels: int
+    sample_count: int
+    encoder_delay: int
+    size_bytes: int
+    sha256: str
+    interrupted: bool
+    statistics: bytes | None
+    resume: str
+    upload_attempts: int
+    next_attempt_ns: int | None
+
+
+_COLUMNS = tuple(segments.c[field.name] for field in fields(SegmentRow))
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFilter:
+    """Which files; every condition that is set must hold. Times in UTC nanoseconds."""
+
+    key_prefix: str = ""
+    room_id: str = ""
+    user_id: str = ""
+    task_id: str = ""
+    ends_after_ns: int | None = None
+    starts_before_ns: int | None = None
+
+
+async def insert_segment(connection: AsyncConnection, segment: StartedSegment) -> str:
+    """A file is begun. Returns its object key: the wished one, or its first free number in the store."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    values = {field.name: getattr(segment, field.name) for field in fields(StartedSegment)}
+    n = 1
+    while True:
+        key = numbered(segment.object_key, n)
+        statement = (
+            insert(segments)
+            .values(values | {"object_key": key, "state": _RECORDING})
+            .on_conflict_do_nothing(
+                index_elements=["store", "object_key"], index_where=sa.text("object_key <> ''")
+            )
+        )
+        if (await connection.execute(statement)).rowcount == 1:
+            return key
+        n += 1
+
+
+async def complete_segment(connection: AsyncConnection, file_id: str, facts: CompletedSegment) -> bool:
+    """RECORDING → SPOOLED: the file is complete. False when it was complete before, or never began."""
+    values = {field.name: getattr(facts, field.name) for field in fields(CompletedSegment)}
+    condition = sa.and_(segments.c.file_id == file_id, segments.c.state == _RECORDING)
+    result = await connection.execute(
+        sa.update(segments).where(condition).values(values | {"state": _SPOOLED})
+    )
+    return result.rowcount == 1
+
+
+async def find_segment(connection: AsyncConnection, app_id: str, file_id: str) -> SegmentRow | None:
+    """The application's file with this id."""
+    condition = sa.and_(segments.c.file_id == file_id, segments.c.app_id == app_id)
+    row = (await connection.execute(sa.select(*_COLUMNS).where(condition))).first()
+    return SegmentRow(*row) if row else None
+
+
+async def segments_of_task(connection: AsyncConnection, task_id: str) -> Sequence[SegmentRow]:
+    """All files of a task, by recording, number and container."""
+    return await _by_number(connection, segments.c.task_id == task_id)
+
+
+async def segments_of_recording(
+    connection: AsyncConnection, recording_id: str, segment_id: int | None = None
+) -> Sequence[SegmentRow]:
+    """All files of a recording, or those of one number, by number and container."""
+    condition = segments.c.recording_id == recording_id
+    if segment_id is not None:
+        condition = sa.and_(condition, segments.c.segment_id == segment_id)
+    return await _by_number(connection, condition)
+
+
+async def unstored_segments(connection: AsyncConnection) -> Sequence[SegmentRow]:
+    """The files of all applications that are not UPLOADED, by recording, number and container."""
+    # Written out, because SQLite takes the partial index only for the very condition that it was made with.
+    return await _by_number(connection, sa.literal_column("state") < sa.literal_column("4"))
+
+
+async def has_unstored_segments(connection: AsyncConnection, task_id: str) -> bool:
+    """Whether a file of the task is not UPLOADED yet."""
+    condition = sa.and_(segments.c.task_id == task_id, segments.c.state < _UPLOADED)
+    return bool(await connection.scalar(sa.select(sa.exists().where(condition))))
+
+
+async def list_stored_segments(
+    connection: AsyncConnection,
+    app_id: str,
+    wanted: SegmentFilter,
+    *,
+    after: tuple[int, str] | None = None,
+    limit: int,
+) -> Sequence[SegmentRow]:
+    """UPLOADED files, oldest first, after `after` (start_ns and id of the last of the page before)."""
+    query = sa.select(*_COLUMNS).where(segments.c.app_id == app_id, segments.c.state == _UPLOADED)
+    if wanted.key_prefix:
+        query = query.where(segments.c.object_key.startswith(wanted.key_prefix, autoescape=True))
+        # LIKE of SQLite does not tell upper case from lower.
+        head = sa.func.substr(segments.c.object_key, 1, len(wanted.key_prefix))
+        query = query.where(head == wanted.key_prefix)
+    if wanted.room_id:
+        query = query.where(segments.c.room_id == wanted.room_id)
+    if wanted.user_id:
+        query = query.where(segments.c.user_id == wanted.user_id)
+    if wanted.task_id:
+        query = query.where(segments.c.task_id == wanted.task_id)
+    if wanted.ends_after_ns is not None:
+        query = query.where(segments.c.end_ns > wanted.ends_after_ns)
+    if wanted.starts_before_ns is not None:
+        query = query.where(segments.c.start_ns < wanted.starts_before_ns)
+    if after is not None:
+        query = query.where(sa.tuple_(segments.c.start_ns, segments.c.file_id) > sa.tuple_(*after))
+    query = query.order_by(segments.c.start_ns, segments.c.file_id).limit(limit)
+    return [SegmentRow(*row) for row in await connection.execute(query)]
+
+
+def segment_message(row: SegmentRow) -> segment_pb2.Segment:
+    """The row as the API shows it."""
+    message = segment_pb2.Segment(
+        file_id=row.file_id,
+        recording_id=row.recording_id,
+        task_id=row.task_id,
+        room_id=row.room_id,
+        kind=segment_pb2.RecordingKind.ValueType(row.kind),
+        user_id=row.user_id,
+        segment_id=row.segment_id,
+        container=media_pb2.Container.ValueType(row.container),
+        codec=media_pb2.Codec.ValueType(row.codec),
+        state=segment_pb2.SegmentState.ValueType(row.state),
+        object_key=row.object_key,
+        url=row.url,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        sample_rate_hz=row.sample_rate,
+        channels=row.channels,
+        sample_count=row.sample_count,
+        encoder_delay_samples=row.encoder_delay,
+        interrupted=row.interrupted,
+    )
+    message.start_time.FromNanoseconds(row.start_ns)
+    if row.end_ns is not None:
+        message.end_time.FromNanoseconds(row.end_ns)
+        message.duration.FromNanoseconds(row.duration_ns)
+    if row.statistics is not None:
+        message.statistics.ParseFromString(row.statistics)
+    return message
+
+
+async def _by_number(connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> Sequence[SegmentRow]:
+    query = sa.select(*_COLUMNS).where(condition)
+    query = query.order_by(segments.c.recording_id, segments.c.segment_id, segments.c.container)
+    return [SegmentRow(*row) for row in await connection.execute(query)]

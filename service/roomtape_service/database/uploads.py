@@ -1,0 +1,121 @@
+"""Segments on their way from the spool to their store, as rows."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roomtape.v1 import segment_pb2
+from roomtape_service.database.segments import SegmentRow
+from roomtape_service.database.tables import segments
+from roomtape_service.rules.naming import numbered
+
+__all__ = [
+    "begin_upload",
+    "delay_upload",
+    "due_segments",
+    "earliest_uploads",
+    "finish_upload",
+    "forget_spool_file",
+    "hasten_uploads",
+    "move_to_store",
+    "stored_on_spool",
+]
+
+_COLUMNS = tuple(segments.c[field.name] for field in fields(SegmentRow))
+
+_UPLOADING = segment_pb2.SEGMENT_STATE_UPLOADING
+_UPLOADED = segment_pb2.SEGMENT_STATE_UPLOADED
+
+# `state < 4` is written out, because SQLite takes the partial index only for the condition it was made with.
+_WAITING = sa.and_(
+    sa.literal_column("segments.state") < sa.literal_column("4"),
+    segments.c.state >= segment_pb2.SEGMENT_STATE_SPOOLED,
+)
+_DUE_NS = sa.func.coalesce(segments.c.next_attempt_ns, 0)
+
+
+async def earliest_uploads(connection: AsyncConnection) -> Mapping[str, int]:
+    """For each application with waiting segments, when the first of them is due; 0 means now."""
+    query = sa.select(segments.c.app_id, sa.func.min(_DUE_NS)).where(_WAITING).group_by(segments.c.app_id)
+    return dict((await connection.execute(query)).tuples().all())
+
+
+async def due_segments(
+    connection: AsyncConnection, app_id: str, now_ns: int, *, without: Collection[str], limit: int
+) -> Sequence[SegmentRow]:
+    """The application's SPOOLED and UPLOADING segments whose next attempt is due, longest due first.
+
+    `without` are the ids of those that are in hand already.
+    """
+    query = sa.select(*_COLUMNS).where(_WAITING, segments.c.app_id == app_id, now_ns >= _DUE_NS)
+    if without:
+        query = query.where(segments.c.file_id.not_in(without))
+    query = query.order_by(_DUE_NS, segments.c.start_ns, segments.c.file_id).limit(limit)
+    return [SegmentRow(*row) for row in await connection.execute(query)]
+
+
+async def begin_upload(connection: AsyncConnection, file_id: str) -> None:
+    """SPOOLED → UPLOADING."""
+    await connection.execute(
+        sa.update(segments).where(segments.c.file_id == file_id).values(state=_UPLOADING)
+    )
+
+
+async def move_to_store(connection: AsyncConnection, row: SegmentRow, store: str) -> str:
+    """The segment goes to another store than it was meant for.
+
+    Returns its object key there: the one that it has, or its first free number.
+    """
+    n = 1
+    while True:
+        key = numbered(row.object_key, n)
+        taken = sa.and_(segments.c.store == store, segments.c.object_key == key)
+        if not await connection.scalar(sa.select(sa.exists().where(taken))):
+            break
+        n += 1
+    update = sa.update(segments).where(segments.c.file_id == row.file_id)
+    await connection.execute(update.values(store=store, object_key=key))
+    return key
+
+
+async def delay_upload(connection: AsyncConnection, file_id: str, next_attempt_ns: int) -> None:
+    """An attempt failed; the next is due at `next_attempt_ns`."""
+    await connection.execute(
+        sa.update(segments)
+        .where(segments.c.file_id == file_id)
+        .values(upload_attempts=segments.c.upload_attempts + 1, next_attempt_ns=next_attempt_ns)
+    )
+
+
+async def finish_upload(connection: AsyncConnection, file_id: str, url: str) -> None:
+    """UPLOADING → UPLOADED: the store confirmed size and checksum. The spool file still stands."""
+    await connection.execute(
+        sa.update(segments)
+        .where(segments.c.file_id == file_id)
+        .values(
+            state=_UPLOADED,
+            url=url,
+            upload_attempts=segments.c.upload_attempts + 1,
+            next_attempt_ns=None,
+        )
+    )
+
+
+async def hasten_uploads(connection: AsyncConnection, app_id: str) -> None:
+    """All waiting segments of the application are due now."""
+    await connection.execute(
+        sa.update(segments).where(_WAITING, segments.c.app_id == app_id).values(next_attempt_ns=None)
+    )
+
+
+async def stored_on_spool(connection: AsyncConnection) -> Sequence[SegmentRow]:
+    """UPLOADED segments whose spool file was not removed yet."""
+    query = sa.select(*_COLUMNS).where(segments.c.state == _UPLOADED, segments.c.spool_path.is_not(None))
+    return [SegmentRow(*row) for row in await connection.execute(query)]
+
+
+async def forget_spool_file(connection: AsyncConnection, file_id: str) -> None:
+    """The spool file of an UPLOADED segment was removed."""
+    await connection.execute(sa.update(segments).where(segments.c.file_id == file_id).values(spool_path=None))
