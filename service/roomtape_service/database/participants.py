@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from roomtape.v1 import room_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roomtape.v1 import room_pb2
 from roomtape_service.database.tables import participants
 
 __all__ = ["ParticipantRow", "insert_participant", "mark_left", "present_participants", "update_tracks"]
@@ -42,10 +42,14 @@ async def insert_participant(connection: AsyncConnection, row: ParticipantRow) -
     )
 
 
-async def update_tracks(connection: AsyncConnection, participant_key: str, tracks: room_pb2.Participant) -> None:
+async def update_tracks(
+    connection: AsyncConnection, participant_key: str, tracks: room_pb2.Participant
+) -> None:
     """Stores the tracks of a participant with their present conditions."""
     condition = participants.c.participant_key == participant_key
-    await connection.execute(sa.update(participants).where(condition).values(tracks=tracks.SerializeToString()))
+    await connection.execute(
+        sa.update(participants).where(condition).values(tracks=tracks.SerializeToString())
+    )
 
 
 async def mark_left(connection: AsyncConnection, participant_key: str, leave_ns: int) -> None:

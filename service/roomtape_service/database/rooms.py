@@ -44,6 +44,13 @@ async def close_room(connection: AsyncConnection, room_key: str, close_ns: int) 
 
 async def open_rooms(connection: AsyncConnection) -> Sequence[RoomRow]:
     """All open rooms of all applications."""
-    columns = (rooms.c.room_key, rooms.c.app_id, rooms.c.room_id, rooms.c.clock, rooms.c.epoch_ns, rooms.c.create_ns)
+    columns = (
+        rooms.c.room_key,
+        rooms.c.app_id,
+        rooms.c.room_id,
+        rooms.c.clock,
+        rooms.c.epoch_ns,
+        rooms.c.create_ns,
+    )
     result = await connection.execute(sa.select(*columns).where(rooms.c.close_ns.is_(None)))
     return [RoomRow(*row) for row in result]

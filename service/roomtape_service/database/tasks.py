@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from roomtape.v1 import task_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roomtape.v1 import task_pb2
 from roomtape_service.database.tables import tasks
 
 __all__ = [
@@ -102,7 +102,12 @@ async def stop_task(
     connection: AsyncConnection, task_id: str, reason: task_pb2.StopReason, stop_ns: int
 ) -> None:
     """A task is stopped; its files follow."""
-    values = {"state": task_pb2.TASK_STATE_FINALIZING, "stop_reason": reason, "stop_ns": stop_ns, "idle_since_ns": None}
+    values = {
+        "state": task_pb2.TASK_STATE_FINALIZING,
+        "stop_reason": reason,
+        "stop_ns": stop_ns,
+        "idle_since_ns": None,
+    }
     await connection.execute(sa.update(tasks).where(tasks.c.task_id == task_id).values(values))
 
 
@@ -120,7 +125,9 @@ async def modify_task(connection: AsyncConnection, task_id: str, mode: int, subs
 
 async def unfinished_tasks(connection: AsyncConnection) -> Sequence[TaskRow]:
     """Tasks of all applications that are not COMPLETED or FAILED, oldest first."""
-    query = sa.select(*_COLUMNS).where(tasks.c.state.in_(_UNFINISHED)).order_by(tasks.c.start_ns, tasks.c.task_id)
+    query = (
+        sa.select(*_COLUMNS).where(tasks.c.state.in_(_UNFINISHED)).order_by(tasks.c.start_ns, tasks.c.task_id)
+    )
     return [TaskRow(*row) for row in await connection.execute(query)]
 
 

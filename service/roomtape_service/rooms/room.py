@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 from google.protobuf import timestamp_pb2
-from roomtape.v1 import room_pb2
 
+from roomtape.v1 import room_pb2
 from roomtape_service.clock import NANOSECONDS
 
 __all__ = ["LiveParticipant", "LiveRoom", "LiveTrack", "timestamp"]

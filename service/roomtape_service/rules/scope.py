@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from roomtape.v1 import segment_pb2, task_pb2
-
 from roomtape_service.rules.subscription import selects_audio
 
 __all__ = ["RecordingKey", "desired_recordings"]
@@ -31,7 +30,9 @@ def desired_recordings(
     `audio_tracks` maps the users who are in the room to the keys of their audio tracks. The mix is there only while
     somebody in scope is.
     """
-    in_scope = {user: keys for user, keys in audio_tracks.items() if keys and selects_audio(subscription, user)}
+    in_scope = {
+        user: keys for user, keys in audio_tracks.items() if keys and selects_audio(subscription, user)
+    }
     desired: dict[RecordingKey, tuple[str, ...]] = {}
     if mode in _SINGLES:
         for user, keys in in_scope.items():

@@ -28,10 +28,10 @@ class WorkerChannel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeedFacts:
-    """What a worker must know of a room; `clock` is `ARRIVAL` or `MEDIA`."""
+    """What a worker must know of a room."""
 
     room_key: str
-    clock: str
+    clock: protocol.RoomClock
     epoch_ns: int
 
 
@@ -40,25 +40,25 @@ class RoomFeed:
 
     def __init__(self, facts: FeedFacts, index: "TrackIndex") -> None:
         self.facts = facts
-        self.handle = next(_handles)
         self.tracks: dict[str, FeedTrack] = {}
         self.recordings: dict[str, FeedRecording] = {}
         self._index = index
+        self._handle = 0
         self._worker: WorkerChannel | None = None
+        self._parked: WorkerChannel | None = None
 
     @property
     def worker(self) -> WorkerChannel | None:
-        """The worker that has the room now."""
-        return self._worker
+        """The worker that has the room now, or will have it again in a moment."""
+        return self._worker or self._parked
 
     def attach(self, worker: WorkerChannel) -> None:
-        """Gives the room to `worker`, which knows nothing of it yet."""
-        self._worker = worker
-        self._tell(protocol.RoomOpen(self.handle, self.facts.clock, self.facts.epoch_ns))
+        """Gives the room to `worker`, under new handles: it knows nothing of the room."""
+        self._worker, self._parked = worker, None
+        self._handle = next(_handles)
+        self._tell(protocol.RoomOpen(self._handle, self.facts.clock, self.facts.epoch_ns))
         for track in self.tracks.values():
             track.is_open = False
-            if track.recordings:
-                self._open(track)
         for recording in self.recordings.values():
             self._start(recording)
         sent = {key: self._send_held(self.tracks[key], 0, limit) for key, limit in self._leaving().items()}
@@ -74,20 +74,20 @@ class RoomFeed:
 
     def detach(self) -> None:
         """The worker is lost; frames are held until there is another."""
-        self._worker = None
+        self._worker = self._parked = None
         for track in self.tracks.values():
             track.is_open = False
 
     def close(self) -> None:
         """The room is closed and nothing of it is recorded any more."""
-        self._tell(protocol.RoomClose(self.handle))
-        self._worker = None
+        self._tell(protocol.RoomClose(self._handle))
+        self._worker = self._parked = None
         for track in self.tracks.values():
             self._index.pop(track.handle, None)
 
-    def add_track(self, facts: TrackFacts, acknowledged: int = 0, offset_ns: int | None = None) -> FeedTrack:
+    def add_track(self, facts: TrackFacts, acknowledged: int = 0) -> FeedTrack:
         """A track is there. `acknowledged` is where a resumed session goes on."""
-        track = FeedTrack(next(_handles), facts, acknowledged=acknowledged, offset_ns=offset_ns)
+        track = FeedTrack(next(_handles), facts, acknowledged=acknowledged)
         self.tracks[facts.key] = track
         self._index[track.handle] = (self, track)
         return track
@@ -98,11 +98,10 @@ class RoomFeed:
             if sequence:
                 track.acknowledge(sequence)
             return
-        message = protocol.frames_message(track.handle, arrival_ns, batch)
         if sequence:
-            track.held.hold(sequence, message)
+            track.held.hold(sequence, arrival_ns, batch)
         if self._worker is not None:
-            self._worker.send(message)
+            self._worker.send(protocol.frames_message(track.handle, arrival_ns, batch))
 
     def mute_track(self, track: FeedTrack, muted: bool, at_ns: int) -> None:
         """The platform says that the track is silent, or speaks again."""
@@ -130,8 +129,10 @@ class RoomFeed:
         self._forget_if_done(track)
 
     def start_recording(self, recording: FeedRecording) -> None:
-        """Starts a recording without tracks, or goes on with one from its resume points."""
+        """Starts a recording, or goes on with one from its resume points."""
         self.recordings[recording.facts.recording_id] = recording
+        for key in recording.tracks:
+            self.tracks[key].recordings.add(recording.facts.recording_id)
         if self._worker is not None:
             self._start(recording)
 
@@ -144,69 +145,88 @@ class RoomFeed:
         if before == tuple(after):
             return
         recording.tracks = tuple(after)
-        for key in before:
-            if key not in after:
-                recording.leaving[key] = self.tracks[key].held.newest()
+        removed = [key for key in before if key not in after]
+        for key in removed:
+            recording.leaving[key] = self.tracks[key].held.newest()
         for key in after:
-            track = self.tracks[key]
-            recording.leaving.pop(key, None)
-            if recording_id not in track.recordings:
-                recording.base[key] = track.acknowledged
-                track.recordings.add(recording_id)
-            if self._worker is not None and not track.is_open:
-                self._open(track)
-        if not recording.is_failed:
-            self._tell_tracks(recording)
-        for key in before:
-            if key not in after:
-                self._leave_if_safe(self.tracks[key])
+            self._take(recording, self.tracks[key])
+        self._tell_tracks(recording)
+        for key in removed:
+            self._leave_if_safe(self.tracks[key])
 
     def stop_recording(self, recording_id: str, at_ns: int) -> None:
         """Ends a recording; it is gone when `recording_stopped` comes back."""
         recording = self.recordings[recording_id]
         recording.stop_at_ns = at_ns
-        if not recording.is_failed:
-            self._tell_stop(recording)
+        self._tell_stop(recording)
 
-    def fail_recording(self, recording_id: str) -> FeedRecording | None:
+    def recording_failed(self, recording_id: str) -> None:
         """The worker gave up a recording: what it takes is not acknowledged beyond its resume points."""
         recording = self.recordings.get(recording_id)
         if recording is not None:
-            recording.is_failed = True
-            recording.failures += 1
-        return recording
+            recording.is_running = False
 
-    def retry_recording(self, recording_id: str) -> None:
-        """Starts a failed recording again, and sends again what it may lack."""
-        recording = self.recordings.get(recording_id)
-        if recording is None or not recording.is_failed:
-            return
-        recording.is_failed = False
+    def restart(self) -> bool:
+        """Begins anew with the worker after a recording failed: the others end their segments, then all go on.
+
+        A worker takes each frame of a track once, so a recording that is behind can't be helped alone. Returns whether
+        the room can be attached again at once; otherwise the last `recording_stopped` says so.
+        """
         if self._worker is None:
-            return
-        self._start(recording)
-        for key in recording.tracks:
-            for batch in self.tracks[key].held:
-                self._worker.send(batch.message)
-        self._tell_stop(recording)
+            return False
+        for recording in self.recordings.values():
+            if recording.is_running and recording.stop_at_ns is None:
+                self._tell(protocol.RecordingStop(recording.facts.recording_id, self.facts.epoch_ns))
+        self._parked, self._worker = self._worker, None
+        return self._is_parked()
 
-    def recording_stopped(self, recording_id: str) -> None:
-        """The worker has written the last of a recording."""
-        recording = self.recordings.pop(recording_id, None)
-        if recording is None:
+    def resume_parked(self) -> None:
+        """Goes on after `restart` with the same worker."""
+        worker = self._parked
+        if worker is None:
             return
+        for track in self.tracks.values():
+            if track.is_open and track.closed_at_ns is None:
+                worker.send(protocol.encode(protocol.TrackClose(track.handle, self.facts.epoch_ns)))
+        worker.send(protocol.encode(protocol.RoomClose(self._handle)))
+        self.attach(worker)
+
+    def recording_stopped(self, recording_id: str) -> bool:
+        """The worker has written the last of a recording.
+
+        Returns whether the room waits for nothing else to be attached again.
+        """
+        recording = self.recordings.get(recording_id)
+        if recording is None:
+            return False
+        recording.is_running = False
+        if self._parked is not None and recording.stop_at_ns is None:
+            return self._is_parked()
+        del self.recordings[recording_id]
         for track in list(self.tracks.values()):
             self._discard(track, recording_id)
+        return self._is_parked()
 
     def safe(self, track: FeedTrack, sequence: int) -> None:
         """The worker says that all of the track up to `sequence` is on disk in every recording that it runs."""
         for recording_id in track.recordings:
             recording = self.recordings.get(recording_id)
-            if recording is not None and recording.is_failed:
+            if recording is not None and not recording.is_running:
                 sequence = min(sequence, recording.safe_sequence(track.facts.key))
         track.acknowledge(sequence)
         self._leave_if_safe(track)
         self._forget_if_done(track)
+
+    def _is_parked(self) -> bool:
+        return self._parked is not None and not any(each.is_running for each in self.recordings.values())
+
+    def _take(self, recording: FeedRecording, track: FeedTrack) -> None:
+        recording.leaving.pop(track.facts.key, None)
+        if recording.facts.recording_id not in track.recordings:
+            recording.base[track.facts.key] = track.acknowledged
+            track.recordings.add(recording.facts.recording_id)
+        if self._worker is not None and not track.is_open:
+            self._open(track)
 
     def _leaving(self) -> dict[str, int]:
         limits: dict[str, int] = {}
@@ -225,54 +245,58 @@ class RoomFeed:
             self._discard(track, recording_id)
 
     def _discard(self, track: FeedTrack, recording_id: str) -> None:
+        if recording_id not in track.recordings:
+            return
         track.recordings.discard(recording_id)
         if track.recordings:
             return
         track.acknowledge_all()
         if track.is_open and track.closed_at_ns is None:
             self._tell(protocol.TrackClose(track.handle, self.facts.epoch_ns))
-            del self._index[track.handle]
-            track.handle = next(_handles)
-            self._index[track.handle] = (self, track)
-        track.is_open = False
+            track.is_open = False
         self._forget_if_done(track)
 
     def _send_held(self, track: FeedTrack, after: int, limit: int | None) -> int:
         sent = after
-        for batch in track.held:
-            if self._worker is not None and batch.sequence > after and (limit is None or batch.sequence <= limit):
-                self._worker.send(batch.message)
-                sent = max(sent, batch.sequence)
+        for held in track.held:
+            if (
+                self._worker is not None
+                and held.sequence > after
+                and (limit is None or held.sequence <= limit)
+            ):
+                self._worker.send(protocol.frames_message(track.handle, held.arrival_ns, held.batch))
+                sent = max(sent, held.sequence)
         return sent
 
     def _start(self, recording: FeedRecording) -> None:
-        recording.is_failed = False
+        recording.is_running = True
         keys = (*recording.tracks, *recording.leaving)
         expected = tuple(key for key in keys if not self.tracks[key].is_connected)
-        self._tell(recording.start(self.handle, expected))
+        self._tell(recording.start(self._handle, expected))
         for key in keys:
             if not self.tracks[key].is_open:
-                self._open(self.tracks[key])
+                self._open(self.tracks[key], recording.resume.get(key))
         self._tell(protocol.RecordingTracks(recording.facts.recording_id, self._handles(keys)))
 
-    def _tell_tracks(self, recording: FeedRecording) -> None:
-        self._tell(protocol.RecordingTracks(recording.facts.recording_id, self._handles(recording.tracks)))
-
-    def _open(self, track: FeedTrack) -> None:
+    def _open(self, track: FeedTrack, resume: protocol.Resume | None = None) -> None:
         facts = track.facts
+        self._index.pop(track.handle, None)
+        track.handle = next(_handles)
+        self._index[track.handle] = (self, track)
+        track.is_open = True
         self._tell(
             protocol.TrackOpen(
                 track=track.handle,
-                room=self.handle,
+                room=self._handle,
                 user_id=facts.user_id,
                 key=facts.key,
                 codec=facts.codec,
                 sample_rate=facts.sample_rate,
                 channels=facts.channels,
-                offset_ns=track.offset_ns,
+                offset_ns=resume.offset_ns if resume else None,
+                sequence=track.acknowledged,
             )
         )
-        track.is_open = True
         if track.is_muted:
             self._tell(protocol.TrackMute(track.handle, True, self.facts.epoch_ns))
 
@@ -283,8 +307,13 @@ class RoomFeed:
             self._tell(protocol.TrackLost(track.handle, self.facts.epoch_ns))
 
     def _tell_stop(self, recording: FeedRecording) -> None:
-        if recording.stop_at_ns is not None:
+        if recording.stop_at_ns is not None and recording.is_running:
             self._tell(protocol.RecordingStop(recording.facts.recording_id, recording.stop_at_ns))
+
+    def _tell_tracks(self, recording: FeedRecording) -> None:
+        if recording.is_running:
+            handles = self._handles(recording.tracks)
+            self._tell(protocol.RecordingTracks(recording.facts.recording_id, handles))
 
     def _tell(self, op: protocol.NodeOp) -> None:
         if self._worker is not None:
@@ -295,14 +324,14 @@ class RoomFeed:
 
     def _forget_if_done(self, track: FeedTrack) -> None:
         key = track.facts.key
-        if track.closed_at_ns is None or track.held:
+        if track.closed_at_ns is None or track.held or self.tracks.get(key) is not track:
             return
         for recording_id in track.recordings:
             recording = self.recordings.get(recording_id)
             if recording is not None:
                 recording.tracks = tuple(each for each in recording.tracks if each != key)
                 recording.leaving.pop(key, None)
-        self.tracks.pop(key, None)
+        del self.tracks[key]
         self._index.pop(track.handle, None)
 
 

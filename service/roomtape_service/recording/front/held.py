@@ -12,10 +12,11 @@ HELD_BYTES_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class HeldBatch:
-    """A batch as it went to the worker; `sequence` is the highest in it."""
+    """A batch as it came from the publisher; `sequence` is the highest in it."""
 
     sequence: int
-    message: bytes
+    arrival_ns: int
+    batch: bytes
 
 
 class HeldFrames:
@@ -36,10 +37,10 @@ class HeldFrames:
         """Whether no more should be read from the publisher."""
         return self._bytes >= HELD_BYTES_LIMIT
 
-    def hold(self, sequence: int, message: bytes) -> None:
+    def hold(self, sequence: int, arrival_ns: int, batch: bytes) -> None:
         """Keeps a batch until `release` covers its highest sequence."""
-        self._batches.append(HeldBatch(sequence, message))
-        self._bytes += len(message)
+        self._batches.append(HeldBatch(sequence, arrival_ns, batch))
+        self._bytes += len(batch)
 
     def release(self, sequence: int) -> None:
         """Lets go of the batches up to `sequence`.
@@ -49,7 +50,7 @@ class HeldFrames:
         """
         batches = self._batches
         while batches and batches[0].sequence <= sequence:
-            self._bytes -= len(batches.popleft().message)
+            self._bytes -= len(batches.popleft().batch)
 
     def newest(self) -> int:
         """The highest sequence that is held; 0 when nothing is."""

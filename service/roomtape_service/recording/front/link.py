@@ -1,7 +1,6 @@
 """The connection to one worker process."""
 
 import asyncio
-import struct
 from collections.abc import Callable
 
 import structlog
@@ -15,8 +14,6 @@ _FLUSH_SECONDS = 0.01
 
 _HIGH_WATER_BYTES = 256 << 20
 """A worker that is this far behind is as good as dead; its frames are held and go to the next."""
-
-_HEADER = struct.Struct(">I")
 
 log = structlog.get_logger(__name__)
 
@@ -59,11 +56,11 @@ class WorkerLink:
         """Receives until the worker is gone."""
         try:
             while (op := await protocol.read_worker_op(self._reader)) is not None:
+                self._receive(op)
                 if isinstance(op, protocol.Bye):
                     self.said_bye.set()
-                self._receive(op)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, protocol.ProtocolError) as error:
+            log.warning("worker_connection_broken", worker=self.hello.index, error=str(error))
         finally:
             if self._flush_handle is not None:
                 self._flush_handle.cancel()

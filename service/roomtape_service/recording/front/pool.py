@@ -69,7 +69,9 @@ class WorkerPool:
         """Listens for workers."""
         self._socket_path.parent.mkdir(parents=True, exist_ok=True)
         self._socket_path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._accept, self._socket_path, backlog=_SOCKET_BACKLOG)
+        self._server = await asyncio.start_unix_server(
+            self._accept, self._socket_path, backlog=_SOCKET_BACKLOG
+        )
         self._socket_path.chmod(0o600)
 
     async def wait_for_worker(self, timeout_seconds: float) -> bool:
@@ -208,30 +210,41 @@ class WorkerPool:
             case protocol.Hello() | protocol.Bye():
                 pass
             case _:
-                self._note(op)
-                self._on_fact(op)
+                if self._note(op):
+                    self._on_fact(op)
 
-    def _note(self, op: protocol.WorkerOp) -> None:
-        """Keeps the feed's resume points up with what the worker says of a recording."""
+    def _note(self, op: protocol.WorkerOp) -> bool:
+        """Keeps the feed up with what the worker says of a recording; whether anybody else needs to know it."""
         recording_id = getattr(op, "recording_id", None)
-        feed = self._by_recording.get(recording_id) if recording_id else None
-        if feed is None or not isinstance(recording_id, str):
-            return
-        recording = feed.recordings.get(recording_id)
-        if recording is None:
-            return
+        feed = self._by_recording.get(recording_id) if isinstance(recording_id, str) else None
+        recording = feed.recordings.get(recording_id) if feed and isinstance(recording_id, str) else None
+        if feed is None or recording is None or not isinstance(recording_id, str):
+            return True
         match op:
             case protocol.SegmentStarted():
                 recording.next_segment = max(recording.next_segment, op.segment + 1)
-                recording.failures = 0
             case protocol.SegmentCompleted():
                 recording.continue_after(op.segment, op.end_ns, op.resume)
             case protocol.RecordingStopped():
-                feed.recording_stopped(recording_id)
+                if feed.recording_stopped(recording_id):
+                    self._resume_later(feed)
+                if recording_id in feed.recordings:
+                    return False
                 self._by_recording.pop(recording_id, None)
             case protocol.RecordingFailed():
-                feed.fail_recording(recording_id)
-                asyncio.get_running_loop().call_later(_RETRY_FAILED_SECONDS, feed.retry_recording, recording_id)
+                feed.recording_failed(recording_id)
+                if feed.restart():
+                    self._resume_later(feed)
+            case _:
+                pass
+        return True
+
+    def _resume_later(self, feed: RoomFeed) -> None:
+        asyncio.get_running_loop().call_later(_RETRY_FAILED_SECONDS, self._resume, feed)
+
+    def _resume(self, feed: RoomFeed) -> None:
+        if not self._stopping:
+            feed.resume_parked()
 
 
 def _wait_for_lock(path: Path) -> None:

@@ -14,8 +14,8 @@ class RecordingFacts:
 
     recording_id: str
     task_id: str
-    kind: str
-    containers: tuple[str, ...]
+    kind: protocol.RecordingKind
+    containers: tuple[protocol.Container, ...]
     segment_ns: int
     segment_bytes: int
     bitrate: int
@@ -41,8 +41,7 @@ class FeedRecording:
     tracks: tuple[str, ...] = ()
     leaving: dict[str, int] = field(default_factory=dict)
     stop_at_ns: int | None = None
-    is_failed: bool = False
-    failures: int = 0
+    is_running: bool = False
 
     def safe_sequence(self, key: str) -> int:
         """What of the track needs not be sent again to this recording after the loss of its worker."""
@@ -58,6 +57,7 @@ class FeedRecording:
     def start(self, room: int, expected: tuple[str, ...]) -> protocol.RecordingStart:
         """The order to a worker to start, or to go on with, this recording."""
         facts = self.facts
+        wanted = {*self.tracks, *self.leaving}
         return protocol.RecordingStart(
             recording_id=facts.recording_id,
             task_id=facts.task_id,
@@ -71,7 +71,7 @@ class FeedRecording:
             mute_ends_segment=facts.mute_ends_segment,
             break_wait_ns=facts.break_wait_ns,
             from_ns=facts.from_ns,
-            resume=dict(self.resume),
-            position_ns=self.position_ns if facts.kind == "MIXED" else None,
+            resume={key: resume for key, resume in self.resume.items() if key in wanted},
+            position_ns=self.position_ns,
             expected=expected,
         )

@@ -15,7 +15,7 @@ class TrackFacts:
 
     key: str
     user_id: str
-    codec: str
+    codec: protocol.TrackCodec
     sample_rate: int
     channels: int
 
@@ -37,7 +37,6 @@ class FeedTrack:
     is_connected: bool = True
     is_muted: bool = False
     closed_at_ns: int | None = None
-    offset_ns: int | None = None
     on_acknowledged: Callable[[], None] | None = None
     on_rejected: Callable[[protocol.Rejected], None] | None = None
 
