@@ -90,7 +90,7 @@ async def find_task(connection: AsyncConnection, app_id: str, task_id: str) -> T
 
 
 async def set_state(
-    connection: AsyncConnection, task_id: str, state: task_pb2.TaskState, idle_since_ns: int | None
+    connection: AsyncConnection, task_id: str, state: task_pb2.TaskState.ValueType, idle_since_ns: int | None
 ) -> None:
     """Moves a task along an edge of the state table; the database refuses any other."""
     await connection.execute(
@@ -99,7 +99,7 @@ async def set_state(
 
 
 async def stop_task(
-    connection: AsyncConnection, task_id: str, reason: task_pb2.StopReason, stop_ns: int
+    connection: AsyncConnection, task_id: str, reason: task_pb2.StopReason.ValueType, stop_ns: int
 ) -> None:
     """A task is stopped; its files follow."""
     values = {

@@ -2,13 +2,30 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from google.protobuf import timestamp_pb2
 
 from roomtape.v1 import room_pb2
 from roomtape_service.clock import NANOSECONDS
+from roomtape_service.errors import Refusal
+from roomtape_service.recording.front.feed import RoomFeed
+from roomtape_service.recording.front.track import FeedTrack
 
-__all__ = ["LiveParticipant", "LiveRoom", "LiveTrack", "timestamp"]
+__all__ = ["Connection", "LiveParticipant", "LiveRoom", "LiveTrack", "session_key", "timestamp"]
+
+
+class Connection(Protocol):
+    """The way back to a publisher."""
+
+    def end(self, refusal: Refusal) -> None:
+        """Ends the publisher's stream with this answer."""
+        ...
+
+
+def session_key(publish_session_id: str, track_id: str) -> str:
+    """The name of a track across connections."""
+    return f"{publish_session_id}/{track_id}"
 
 
 def timestamp(at_ns: int) -> timestamp_pb2.Timestamp:
@@ -23,6 +40,7 @@ class LiveTrack:
 
     key: str
     proto: room_pb2.Track
+    feed: FeedTrack
 
 
 @dataclass(slots=True)
@@ -34,7 +52,15 @@ class LiveParticipant:
     publish_session_id: str
     join_ns: int
     tracks: dict[str, LiveTrack] = field(default_factory=dict)
-    connected: bool = False
+    connection: "Connection | None" = None
+    lost_at_ns: int | None = None
+    sent_ns: int = 0
+    """Newest `sent_time` of the publisher: on a MEDIA clock the room time that it has reached."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the publisher's connection is up."""
+        return self.connection is not None
 
     def proto(self) -> room_pb2.Participant:
         """The participant as the contract has it."""
@@ -58,9 +84,10 @@ class LiveRoom:
     room_key: str
     app_id: str
     room_id: str
-    clock: room_pb2.RoomClock
+    clock: room_pb2.RoomClock.ValueType
     epoch_ns: int
     create_ns: int
+    feed: RoomFeed
     participants: dict[str, LiveParticipant] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
@@ -71,14 +98,8 @@ class LiveRoom:
             app_id=self.app_id, room_id=self.room_id, clock=self.clock, create_time=timestamp(self.create_ns)
         )
 
-    def audio_tracks(self) -> dict[str, list[str]]:
-        """Keys of the audio tracks of each user who is there, by join order."""
-        return {user: [track.key for track in who.tracks.values()] for user, who in self.participants.items()}
-
-    def track(self, key: str) -> LiveTrack | None:
-        """The track with this key, if its participant is there."""
-        for who in self.participants.values():
-            for track in who.tracks.values():
-                if track.key == key:
-                    return track
-        return None
+    def now_ns(self, server_ns: int) -> int:
+        """The room's time: the server's, or on a MEDIA clock the newest that a publisher has reached."""
+        if self.clock != room_pb2.ROOM_CLOCK_MEDIA:
+            return server_ns
+        return max((who.sent_ns for who in self.participants.values()), default=self.epoch_ns)

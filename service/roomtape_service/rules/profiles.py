@@ -47,7 +47,7 @@ class Profile:
     """What a second publish session of a user in a room does."""
 
 
-PROFILES: Mapping[application_pb2.Profile, Profile] = {
+PROFILES: Mapping[application_pb2.Profile.ValueType, Profile] = {
     application_pb2.PROFILE_ROOMTAPE: Profile(
         name="roomtape",
         list_limit=1000,
@@ -73,6 +73,6 @@ PROFILES: Mapping[application_pb2.Profile, Profile] = {
 }
 
 
-def profile_of(profile: application_pb2.Profile) -> Profile:
+def profile_of(profile: application_pb2.Profile.ValueType) -> Profile:
     """The row of `profile`; UNSPECIFIED and values of a later version are our own rules."""
     return PROFILES.get(profile, PROFILES[application_pb2.PROFILE_ROOMTAPE])

@@ -1,0 +1,13 @@
+"""Codecs of tracks as workers name them."""
+
+from collections.abc import Mapping
+
+from roomtape.v1 import media_pb2
+from roomtape_service.recording import protocol
+
+__all__ = ["TRACK_CODECS"]
+
+TRACK_CODECS: Mapping[media_pb2.Codec.ValueType, protocol.TrackCodec] = {
+    media_pb2.CODEC_OPUS: protocol.TrackCodec.OPUS,
+    media_pb2.CODEC_PCM_S16LE: protocol.TrackCodec.PCM_S16LE,
+}

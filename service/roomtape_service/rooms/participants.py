@@ -1,0 +1,313 @@
+"""Participants of a room: they join, break off, come back, fall silent and leave."""
+
+import structlog
+
+from roomtape.v1 import error_pb2, event_pb2, room_pb2
+from roomtape_service.clock import Clock
+from roomtape_service.database import applications as application_rows
+from roomtape_service.database import participants as participant_rows
+from roomtape_service.database.database import Database
+from roomtape_service.database.orders import Order
+from roomtape_service.database.participants import ParticipantRow
+from roomtape_service.database.unit_of_work import UnitOfWork
+from roomtape_service.errors import Refusal
+from roomtape_service.events.build import participant_event
+from roomtape_service.ids import Ids
+from roomtape_service.operations import Operations
+from roomtape_service.rooms.membership import Apply
+from roomtape_service.rooms.room import Connection, LiveParticipant, LiveRoom
+from roomtape_service.rooms.rooms import Rooms, append_left
+from roomtape_service.rules.profiles import SecondSession, profile_of
+
+__all__ = ["Participants"]
+
+log = structlog.get_logger(__name__)
+
+
+class Participants:
+    """Changes who is in a room. A change is stored before anybody sees it."""
+
+    def __init__(
+        self, rooms: Rooms, database: Database, operations: Operations, clock: Clock, ids: Ids
+    ) -> None:
+        self._rooms = rooms
+        self._database = database
+        self._operations = operations
+        self._clock = clock
+        self._ids = ids
+
+    async def join(
+        self, room: LiveRoom, wanted: room_pb2.Participant, connection: Connection, sent_ns: int
+    ) -> tuple[LiveParticipant, bool]:
+        """Lets a publisher in, or resumes their session; returns whether it was resumed.
+
+        `wanted` has user, session and tracks. Raises Refusal ALREADY_PUBLISHING, ROOM_NOT_FOUND, INVALID_VALUE.
+        """
+        return await self._operations.run(self._join(room, wanted, connection, sent_ns))
+
+    async def disconnect(self, room: LiveRoom, who: LiveParticipant, connection: Connection) -> None:
+        """A publisher's connection broke. They stay in the room for a while."""
+        async with room.lock:
+            if who.connection is not connection or room.participants.get(who.user_id) is not who:
+                return
+            who.connection = None
+            who.lost_at_ns = self._clock.now_ns()
+            at_ns = room.now_ns(who.lost_at_ns)
+            for track in who.tracks.values():
+                room.feed.lose_track(track.feed, at_ns)
+
+    async def leave(self, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
+        """A participant leaves; what they published ends at the room time `at_ns`. Nothing if they have left."""
+        await self._operations.run(self._leave(room, who, at_ns))
+
+    async def mute(
+        self,
+        room: LiveRoom,
+        user_id: str,
+        track_id: str,
+        muted: bool,
+        order: Order[room_pb2.SetTrackMutedResponse] | None = None,
+    ) -> room_pb2.SetTrackMutedResponse:
+        """Sets whether a track, or with an empty `track_id` every track of the user, is muted.
+
+        Raises Refusal PARTICIPANT_NOT_FOUND, TRACK_NOT_FOUND.
+        """
+        return await self._operations.run(self._mute(room, user_id, track_id, muted, order))
+
+    async def remove(
+        self, room: LiveRoom, user_id: str, order: Order[room_pb2.RemoveParticipantResponse]
+    ) -> room_pb2.RemoveParticipantResponse:
+        """Takes a participant out, and ends their stream. Raises Refusal PARTICIPANT_NOT_FOUND."""
+        return await self._operations.run(self._remove(room, user_id, order))
+
+    async def _join(
+        self, room: LiveRoom, wanted: room_pb2.Participant, connection: Connection, sent_ns: int
+    ) -> tuple[LiveParticipant, bool]:
+        async with room.lock:
+            if room.closed:
+                self._rooms.find(room.app_id, room.room_id)
+            present = room.participants.get(wanted.user_id)
+            if present is not None and present.publish_session_id == wanted.publish_session_id:
+                self._resume(room, present, wanted, connection, sent_ns)
+                return present, True
+            who = LiveParticipant(
+                self._ids.token(), wanted.user_id, wanted.publish_session_id, self._clock.now_ns()
+            )
+            row = _row(room, who, wanted)
+
+            async def work(uow: UnitOfWork) -> list[Apply]:
+                if present is not None:
+                    await self._refuse_second(uow, room, present)
+                    await append_left(uow, room, present)
+                await participant_rows.insert_participant(uow.connection, row)
+                await _append_joined(uow, room, wanted)
+                others = {user: each for user, each in room.participants.items() if each is not present}
+                for track in wanted.tracks:
+                    if track.track_id not in who.tracks:
+                        self._rooms.add_track(room, who, track)
+                return await self._rooms.decide(uow, room, others | {who.user_id: who})
+
+            try:
+                applies = await self._database.write(work)
+            except BaseException:
+                for track in who.tracks.values():
+                    room.feed.close_track(track.feed, room.epoch_ns)
+                raise
+            if present is not None:
+                self._depart(room, present, room.now_ns(self._clock.now_ns()))
+                _end(present, _replaced(present))
+            who.connection, who.sent_ns = connection, sent_ns
+            room.participants[who.user_id] = who
+            for apply in applies:
+                apply()
+            return who, False
+
+    def _resume(
+        self,
+        room: LiveRoom,
+        who: LiveParticipant,
+        wanted: room_pb2.Participant,
+        connection: Connection,
+        sent_ns: int,
+    ) -> None:
+        offered = {
+            track.track_id: (track.codec, track.sample_rate_hz, track.channels) for track in wanted.tracks
+        }
+        known = {
+            track_id: (track.proto.codec, track.proto.sample_rate_hz, track.proto.channels)
+            for track_id, track in who.tracks.items()
+        }
+        if offered != known:
+            raise Refusal(
+                error_pb2.ERROR_REASON_INVALID_VALUE,
+                f"The session {who.publish_session_id!r} has other tracks ({', '.join(sorted(known))}); resume it "
+                "with the same, or begin a new session.",
+                metadata={"field": "open.tracks", "publishSessionId": who.publish_session_id},
+            )
+        if who.connection is not None:
+            who.connection.end(_replaced(who))
+        who.connection, who.lost_at_ns, who.sent_ns = connection, None, max(who.sent_ns, sent_ns)
+        for track in who.tracks.values():
+            room.feed.return_track(track.feed)
+
+    async def _refuse_second(self, uow: UnitOfWork, room: LiveRoom, present: LiveParticipant) -> None:
+        application = await application_rows.get(uow.connection, room.app_id)
+        policy = profile_of(application.profile).second_session
+        if present.connected and policy is SecondSession.REFUSE:
+            raise Refusal(
+                error_pb2.ERROR_REASON_ALREADY_PUBLISHING,
+                f"The user {present.user_id!r} publishes from the session {present.publish_session_id!r}; close it "
+                "first.",
+                metadata={"userId": present.user_id, "publishSessionId": present.publish_session_id},
+            )
+
+    async def _leave(self, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
+        async with room.lock:
+            if room.participants.get(who.user_id) is not who:
+                return
+            others = {user: each for user, each in room.participants.items() if each is not who}
+
+            async def work(uow: UnitOfWork) -> list[Apply]:
+                await append_left(uow, room, who)
+                return await self._rooms.decide(uow, room, others)
+
+            applies = await self._database.write(work)
+            self._depart(room, who, at_ns)
+            for apply in applies:
+                apply()
+
+    async def _mute(
+        self,
+        room: LiveRoom,
+        user_id: str,
+        track_id: str,
+        muted: bool,
+        order: Order[room_pb2.SetTrackMutedResponse] | None,
+    ) -> room_pb2.SetTrackMutedResponse:
+        async with room.lock:
+            reply = room_pb2.SetTrackMutedResponse()
+            event_type = event_pb2.EVENT_TYPE_TRACK_MUTED if muted else event_pb2.EVENT_TYPE_TRACK_UNMUTED
+
+            async def work(uow: UnitOfWork) -> list[str]:
+                if order is not None and await order.earlier_reply(uow) is not None:
+                    return []
+                who = self.find(room, user_id)
+                changed = [each for each in _chosen(who, track_id) if who.tracks[each].proto.muted != muted]
+                if changed:
+                    after = _with_mutes(who, changed, muted)
+                    await participant_rows.update_tracks(uow.connection, who.participant_key, after)
+                    for track in after.tracks:
+                        if track.track_id in changed:
+                            await uow.append(participant_event(event_type, room.proto(), after, track))
+                if order is not None:
+                    await order.keep(uow, reply)
+                return changed
+
+            changed = await self._database.write(work)
+            at_ns = room.now_ns(self._clock.now_ns())
+            for each in changed:
+                track = room.participants[user_id].tracks[each]
+                track.proto.muted = muted
+                room.feed.mute_track(track.feed, muted, at_ns)
+            return reply
+
+    async def _remove(
+        self, room: LiveRoom, user_id: str, order: Order[room_pb2.RemoveParticipantResponse]
+    ) -> room_pb2.RemoveParticipantResponse:
+        async with room.lock:
+
+            async def work(
+                uow: UnitOfWork,
+            ) -> tuple[room_pb2.RemoveParticipantResponse, LiveParticipant | None, list[Apply]]:
+                earlier = await order.earlier_reply(uow)
+                if earlier is not None:
+                    return earlier, None, []
+                who = self.find(room, user_id)
+                others = {user: each for user, each in room.participants.items() if each is not who}
+                await append_left(uow, room, who)
+                applies = await self._rooms.decide(uow, room, others)
+                return await order.keep(uow, room_pb2.RemoveParticipantResponse()), who, applies
+
+            reply, who, applies = await self._database.write(work)
+            if who is not None:
+                self._depart(room, who, room.now_ns(self._clock.now_ns()))
+                for apply in applies:
+                    apply()
+                _end(who, _removed(who))
+            return reply
+
+    def find(self, room: LiveRoom, user_id: str) -> LiveParticipant:
+        """The participant. Raises Refusal PARTICIPANT_NOT_FOUND."""
+        who = room.participants.get(user_id)
+        if who is None:
+            raise Refusal(
+                error_pb2.ERROR_REASON_PARTICIPANT_NOT_FOUND,
+                f"The user {user_id!r} is not in the room {room.room_id!r}.",
+                metadata={"userId": user_id, "roomId": room.room_id},
+            )
+        return who
+
+    def _depart(self, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
+        room.participants.pop(who.user_id, None)
+        for track in who.tracks.values():
+            room.feed.close_track(track.feed, at_ns)
+
+
+def _row(room: LiveRoom, who: LiveParticipant, wanted: room_pb2.Participant) -> ParticipantRow:
+    return ParticipantRow(
+        participant_key=who.participant_key,
+        room_key=room.room_key,
+        app_id=room.app_id,
+        room_id=room.room_id,
+        user_id=who.user_id,
+        publish_session_id=who.publish_session_id,
+        tracks=room_pb2.Participant(tracks=wanted.tracks).SerializeToString(),
+        join_ns=who.join_ns,
+    )
+
+
+async def _append_joined(uow: UnitOfWork, room: LiveRoom, wanted: room_pb2.Participant) -> None:
+    await uow.append(participant_event(event_pb2.EVENT_TYPE_PARTICIPANT_JOINED, room.proto(), wanted))
+    for track in wanted.tracks:
+        await uow.append(participant_event(event_pb2.EVENT_TYPE_TRACK_STARTED, room.proto(), wanted, track))
+
+
+def _chosen(who: LiveParticipant, track_id: str) -> list[str]:
+    if not track_id:
+        return list(who.tracks)
+    if track_id not in who.tracks:
+        raise Refusal(
+            error_pb2.ERROR_REASON_TRACK_NOT_FOUND,
+            f"The user {who.user_id!r} has no track {track_id!r}.",
+            metadata={"userId": who.user_id, "trackId": track_id},
+        )
+    return [track_id]
+
+
+def _with_mutes(who: LiveParticipant, track_ids: list[str], muted: bool) -> room_pb2.Participant:
+    after = who.proto()
+    for track in after.tracks:
+        if track.track_id in track_ids:
+            track.muted = muted
+    return after
+
+
+def _end(who: LiveParticipant, refusal: Refusal) -> None:
+    if who.connection is not None:
+        who.connection.end(refusal)
+
+
+def _replaced(who: LiveParticipant) -> Refusal:
+    return Refusal(
+        error_pb2.ERROR_REASON_PUBLISH_REPLACED,
+        f"The user {who.user_id!r} publishes over another connection.",
+        metadata={"userId": who.user_id, "publishSessionId": who.publish_session_id},
+    )
+
+
+def _removed(who: LiveParticipant) -> Refusal:
+    return Refusal(
+        error_pb2.ERROR_REASON_PARTICIPANT_REMOVED,
+        f"The user {who.user_id!r} was removed from the room.",
+        metadata={"userId": who.user_id},
+    )
