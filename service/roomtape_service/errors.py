@@ -1,7 +1,7 @@
 """What the service refuses, and how a refusal reads on the wire.
 
-Domain code raises `Refusal`; the gRPC edge alone turns it into a status. `CODES` is the one table that gives each
-`ErrorReason` its gRPC code.
+Domain code raises `Refusal`; the gRPC edge alone turns it into a status. `CODES` is the one table that gives
+each `ErrorReason` its gRPC code.
 
     Exception
     └── Refusal      a request that is answered with a reason; nothing was changed
@@ -9,17 +9,21 @@ Domain code raises `Refusal`; the gRPC edge alone turns it into a status. `CODES
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import grpc
+
 from roomtape.v1 import error_pb2
 
-__all__ = ["CODES", "DOMAIN", "FieldViolation", "Refusal", "field_refusal", "reason_name"]
+__all__ = ["CODES", "DOMAIN", "FieldViolation", "Reason", "Refusal", "field_refusal", "reason_name"]
 
 DOMAIN = "roomtape"
 
+Reason: TypeAlias = "error_pb2.ErrorReason.ValueType"
+
 _PREFIX = "ERROR_REASON_"
 
-CODES: Mapping[error_pb2.ErrorReason, grpc.StatusCode] = {
+CODES: Mapping[Reason, grpc.StatusCode] = {
     error_pb2.ERROR_REASON_INTERNAL: grpc.StatusCode.INTERNAL,
     error_pb2.ERROR_REASON_DRAINING: grpc.StatusCode.UNAVAILABLE,
     error_pb2.ERROR_REASON_API_KEY_INVALID: grpc.StatusCode.UNAUTHENTICATED,
@@ -89,7 +93,7 @@ class Refusal(Exception):
 
     def __init__(
         self,
-        reason: error_pb2.ErrorReason,
+        reason: Reason,
         message: str,
         *,
         metadata: Mapping[str, str] | None = None,
@@ -109,12 +113,12 @@ class Refusal(Exception):
         return CODES[self.reason]
 
 
-def reason_name(reason: error_pb2.ErrorReason) -> str:
+def reason_name(reason: Reason) -> str:
     """The name that goes into google.rpc.ErrorInfo, such as `TASK_IN_USE`."""
     return error_pb2.ErrorReason.Name(reason).removeprefix(_PREFIX)
 
 
-def field_refusal(reason: error_pb2.ErrorReason, field: str, description: str, **metadata: str) -> Refusal:
+def field_refusal(reason: Reason, field: str, description: str, **metadata: str) -> Refusal:
     """A refusal that is one field's fault; `field` is a dotted path in proto names."""
     return Refusal(
         reason,

@@ -1,0 +1,1 @@
+"""The gRPC edge: servicers, conversion, validation, and what every call passes."""

@@ -1,0 +1,378 @@
+"""What the operator decides: parsed once, frozen, refused with every problem at once.
+
+A value comes from the flag, else the environment, else the file, else its default. `FIELDS` says of each
+setting how it is read, what it defaults to and what it means; flags, environment variables,
+`service/sample.toml` and the help are made of it.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+
+from roomtape_service.settings_values import (
+    Address,
+    ApiKey,
+    api_keys,
+    application,
+    choice,
+    count,
+    database_url,
+    number,
+    path,
+    text,
+    url,
+)
+
+__all__ = [
+    "CLIENT_VARIABLES",
+    "CONFIG_VARIABLE",
+    "FIELDS",
+    "VARIABLE_PREFIX",
+    "Address",
+    "ApiKey",
+    "Settings",
+    "SettingsError",
+    "dump",
+    "load",
+    "parse",
+    "sample",
+    "variable",
+]
+
+VARIABLE_PREFIX = "ROOMTAPE_"
+CONFIG_VARIABLE = "ROOMTAPE_CONFIG"
+
+# Read by the commands that call a server; not ours to refuse.
+CLIENT_VARIABLES = frozenset({"ROOMTAPE_SERVER", "ROOMTAPE_API_KEY", "ROOMTAPE_APP"})
+
+
+class SettingsError(Exception):
+    """Settings that can't be used; `problems` has one text each, saying which, what value, and what to do."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """How one setting is read. `default` is a raw value, or makes one out of the settings before it."""
+
+    read: Callable[[object], object]
+    default: object | Callable[[Mapping[str, object]], object]
+    help: str
+    default_text: str = ""
+
+
+def _about(
+    read: Callable[[object], object],
+    default: object | Callable[[Mapping[str, object]], object],
+    help: str,
+    default_text: str = "",
+) -> dict[str, About]:
+    return {"about": About(read, default, help, default_text)}
+
+
+def _below_data_dir(name: str, scheme: str = "") -> Callable[[Mapping[str, object]], object]:
+    return lambda values: f"{scheme}{values['data_dir']}/{name}"
+
+
+def _cores(_values: Mapping[str, object]) -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _own_url(values: Mapping[str, object]) -> str:
+    return f"{'https' if values['tls_certificate_file'] else 'http'}://{values['http_listen']}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of one machine's service, defaults filled in. Made by `load` or `parse`, never by hand."""
+
+    data_dir: Path = field(
+        metadata=_about(
+            path, "roomtape-data", "Folder of everything the service keeps: database, spool, files, keys."
+        )
+    )
+    listen: Address = field(
+        metadata=_about(
+            Address.read,
+            "127.0.0.1:7400",
+            "Where gRPC is served. Off this machine only with TLS and API keys.",
+        )
+    )
+    tls_certificate_file: Path | None = field(
+        metadata=_about(path, None, "PEM file with the certificate chain for gRPC and HTTP.", "no TLS")
+    )
+    tls_key_file: Path | None = field(
+        metadata=_about(path, None, "PEM file with the private key of the certificate.", "no TLS")
+    )
+    http_listen: Address = field(
+        metadata=_about(
+            Address.read, "127.0.0.1:7401", "Where files are played from. Off this machine only with TLS."
+        )
+    )
+    advertise: str = field(
+        metadata=_about(
+            text,
+            lambda values: str(values["listen"]),
+            "The host:port under which callers reach gRPC.",
+            "listen",
+        )
+    )
+    public_url: str = field(
+        metadata=_about(url, _own_url, "Base of playback URLs, as callers reach HTTP.", "http_listen")
+    )
+    api_keys: tuple[ApiKey, ...] = field(
+        metadata=_about(
+            api_keys,
+            (),
+            "Who may call: SHA-256 of each key in hexadecimal, and its applications, `*` for all. "
+            "Without keys everyone on this machine may call.",
+            "none",
+        )
+    )
+    workers: int = field(metadata=_about(count(1, 256), _cores, "Processes that encode.", "one per core"))
+    database_url: str = field(
+        metadata=_about(
+            database_url,
+            _below_data_dir("roomtape.db", "sqlite:///"),
+            "`sqlite:///path` or `postgresql://user:password@host/name`.",
+            "roomtape.db in data_dir",
+        )
+    )
+    storage_root: Path = field(
+        metadata=_about(
+            path, _below_data_dir("files"), "Folder below which disk stores have theirs.", "files in data_dir"
+        )
+    )
+    secret_key_file: Path = field(
+        metadata=_about(
+            path,
+            _below_data_dir("secret.key"),
+            "File with the key that encrypts storage credentials; made when missing. Keep a copy elsewhere.",
+            "secret.key in data_dir",
+        )
+    )
+    create_default_application: str = field(
+        metadata=_about(
+            application,
+            "",
+            "Id of an application that is created at start if it is missing.",
+            "none is created",
+        )
+    )
+    durability: str = field(
+        metadata=_about(
+            choice("kernel", "power"),
+            "kernel",
+            "What acknowledged frames survive: `kernel` the death of processes, `power` also of the machine.",
+        )
+    )
+    record_calls_per_second: float = field(
+        metadata=_about(
+            number(0.1, 100_000),
+            20.0,
+            "Calls that start, stop or modify tasks, per application and second.",
+        )
+    )
+    record_calls_burst: int = field(
+        metadata=_about(count(1, 100_000), 40, "How many of these calls may come at once after a pause.")
+    )
+    watch_streams_per_application: int = field(
+        metadata=_about(count(1, 1_000_000), 10_000, "Open watch streams that an application may have.")
+    )
+    watch_stall_seconds: float = field(
+        metadata=_about(
+            number(1, 3600), 60.0, "How long a watcher may read nothing while there is something to read."
+        )
+    )
+    event_retention_hours: float = field(
+        metadata=_about(number(0.01, 87_600), 168.0, "Events older than this may be compacted.")
+    )
+    event_retention_count: int = field(
+        metadata=_about(
+            count(1_000, 1_000_000_000),
+            1_000_000,
+            "Events kept per application at most; the oldest go first.",
+        )
+    )
+    drain_seconds: float = field(
+        metadata=_about(
+            number(0, 600), 10.0, "How long a stopping server waits for running calls before it cancels them."
+        )
+    )
+    log_level: str = field(
+        metadata=_about(
+            choice("debug", "info", "warning", "error"), "info", "Lines below this level are left out."
+        )
+    )
+    log_format: str = field(
+        metadata=_about(choice("console", "json"), "console", "`console` for people, `json` for programs.")
+    )
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and locks of the running processes."""
+        return self.data_dir / "run"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Segments that are not in their store yet."""
+        return self.data_dir / "spool"
+
+
+def _about_of(described: "Field[object]") -> About:
+    about = described.metadata["about"]
+    assert isinstance(about, About)
+    return about
+
+
+FIELDS: Mapping[str, About] = {described.name: _about_of(described) for described in fields(Settings)}
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return VARIABLE_PREFIX + name.upper()
+
+
+def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Path | None = None) -> Settings:
+    """The settings out of flags (by setting name), environment and file.
+
+    `config` or else ROOMTAPE_CONFIG names the file; without either there is none.
+    Raises SettingsError with every problem of every source.
+    """
+    problems: list[str] = []
+    config_text = str(config) if config else environment.get(CONFIG_VARIABLE, "")
+    raw: dict[str, tuple[object, str]] = {}
+    for name, value in _file_values(Path(config_text), problems).items() if config_text else ():
+        raw[name] = (value, f"in {config_text}")
+    for name, value in _environment_values(environment, problems).items():
+        raw[name] = (value, f"in {variable(name)}")
+    for name, value in flags.items():
+        raw[name] = (value, f"by --{name.replace('_', '-')}")
+    return _settings(raw, problems)
+
+
+def parse(values: Mapping[str, object]) -> Settings:
+    """The settings out of raw values, as of a file or of `dump`. Raises SettingsError."""
+    return _settings({name: (value, "as given") for name, value in values.items()}, [])
+
+
+def dump(settings: Settings) -> dict[str, object]:
+    """Raw values of which `parse` makes the same settings; fit for JSON. May hold a database password."""
+    return {
+        name: _raw(value) for name in FIELDS if (value := getattr(settings, name)) is not None and value != ""
+    }
+
+
+def sample() -> str:
+    """A settings file with every setting, all commented out: `service/sample.toml`."""
+    lines = ["# Every setting and its default. `roomtape serve --config this-file` reads it.", ""]
+    for name, about in FIELDS.items():
+        lines.append(f"# {about.help}")
+        lines.append(f"# Default: {about.default_text}." if about.default_text else "# Default as shown.")
+        lines.append(f"#{name} = {_SAMPLES.get(name) or _toml(about.default)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+# Values for the sample where the default is none, or is made of other settings.
+_SAMPLES: Mapping[str, str] = {
+    "tls_certificate_file": '"/etc/roomtape/fullchain.pem"',
+    "tls_key_file": '"/etc/roomtape/key.pem"',
+    "advertise": '"recorder.example.com:7400"',
+    "public_url": '"https://recorder.example.com:7401"',
+    "api_keys": "[\n"
+    f'#  {{ sha256 = "{"0" * 64}", applications = ["my-app"] }},\n'
+    f'#  {{ sha256 = "{"f" * 64}", applications = ["*"] }},\n'
+    "#]",
+    "workers": "4",
+    "database_url": '"sqlite:////var/lib/roomtape/roomtape.db"',
+    "storage_root": '"/var/lib/roomtape/files"',
+    "secret_key_file": '"/etc/roomtape/secret.key"',
+    "create_default_application": '"demo"',
+}
+
+
+def _settings(raw: Mapping[str, tuple[object, str]], problems: list[str]) -> Settings:
+    problems += [
+        f"{name} ({origin}): there is no such setting; the settings are {', '.join(FIELDS)}"
+        for name, (_, origin) in raw.items()
+        if name not in FIELDS
+    ]
+    values: dict[str, object] = {}
+    for name, about in FIELDS.items():
+        value, origin = raw[name] if name in raw else (_default(about, values), "by default")
+        try:
+            values[name] = None if value is None else about.read(value)
+        except ValueError as error:
+            problems.append(f"{name} ({origin}): {error}")
+            values[name] = _default(about, values)
+    if not problems:
+        problems += _conflicts(Settings(**values))  # type: ignore[arg-type]
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def _default(about: About, values: Mapping[str, object]) -> object:
+    return about.default(values) if callable(about.default) else about.default
+
+
+def _conflicts(settings: Settings) -> list[str]:
+    problems = []
+    tls = [settings.tls_certificate_file, settings.tls_key_file]
+    if any(tls) and not all(tls):
+        problems.append("tls_certificate_file, tls_key_file: set both or none")
+    problems += [
+        f"{file}: there is no such file to read for TLS"
+        for file in tls
+        if file and not os.access(file, os.R_OK)
+    ]
+    if not settings.listen.loopback and not (all(tls) and settings.api_keys):
+        problems.append(
+            f"listen: {settings.listen} can be reached from other machines; "
+            "set tls_certificate_file, tls_key_file and api_keys, or listen on 127.0.0.1"
+        )
+    if not settings.http_listen.loopback and not all(tls):
+        problems.append(
+            f"http_listen: {settings.http_listen} can be reached from other machines; "
+            "set tls_certificate_file and tls_key_file, or listen on 127.0.0.1"
+        )
+    if settings.listen == settings.http_listen and settings.listen.port:
+        problems.append(f"listen, http_listen: both are {settings.listen}; give them two ports")
+    return problems
+
+
+def _file_values(config: Path, problems: list[str]) -> dict[str, object]:
+    try:
+        return tomllib.loads(config.read_text("utf-8"))
+    except OSError as error:
+        problems.append(f"{config}: the settings file can't be read: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{config}: the settings file is no TOML: {error}")
+    return {}
+
+
+def _environment_values(environment: Mapping[str, str], problems: list[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    known = {variable(name): name for name in FIELDS}
+    for key, value in sorted(environment.items()):
+        if key in known:
+            values[known[key]] = value
+        elif key.startswith(VARIABLE_PREFIX) and key != CONFIG_VARIABLE and key not in CLIENT_VARIABLES:
+            problems.append(f"{key} (in the environment): there is no such setting; unset it")
+    return values
+
+
+def _raw(value: object) -> object:
+    if isinstance(value, tuple):
+        return [{"sha256": key.sha256, "applications": list(key.applications)} for key in value]
+    return value if isinstance(value, int | float) else str(value)
+
+
+def _toml(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)

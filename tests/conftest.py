@@ -1,0 +1,6 @@
+"""What all tests share."""
+
+import os
+
+# Before anything imports gRPC: its core logs to stderr.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
