@@ -1,0 +1,175 @@
+"""HTTP clients of S3 servers: one for each account and endpoint, made once and shared."""
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+
+import botocore.handlers
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from aiohttp.abc import AbstractResolver
+
+from roomtape.v1 import storage_pb2
+from roomtape_service.storage.store import StoreRefused
+from roomtape_service.storage.vendors import VENDORS
+
+__all__ = ["Account", "S3Client", "S3Clients"]
+
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 60.0
+# Connections of one client; more parts than this at once only wait for each other.
+_CONNECTIONS = 64
+# A client that nobody uses is kept for its open connections and warm TLS; each costs about half a MiB.
+_IDLE_CLIENTS = 32
+
+
+class S3Client(Protocol):
+    """What we use of botocore's client; parameters and answers are those of the S3 API."""
+
+    def put_object(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+    def head_object(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+    def get_object(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+    def delete_object(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+    def create_multipart_upload(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+    def upload_part(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+    def complete_multipart_upload(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+    def abort_multipart_upload(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+    def list_multipart_uploads(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+    def generate_presigned_url(
+        self, method: str, *, Params: Mapping[str, object], ExpiresIn: int
+    ) -> Awaitable[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Everything that a client is made of. `endpoint` is a URL without the bucket; empty means botocore's own."""
+
+    vendor: storage_pb2.StorageVendor.ValueType
+    endpoint: str
+    region: str
+    path_style: bool
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    made: asyncio.Task[tuple[S3Client, "_Closing"]]
+    users: int = 0
+
+
+class _Closing(Protocol):
+    async def close(self) -> None: ...
+
+
+class S3Clients:
+    """Clients by account, all of one session: a session of its own costs each client 60–150 ms and 11 MB.
+
+    `resolver` and `ca_file` are for servers that the system does not know the name of or the certificate's authority.
+    """
+
+    def __init__(self, *, resolver: AbstractResolver | None = None, ca_file: Path | None = None) -> None:
+        self._resolver = resolver
+        self._ca_file = ca_file
+        self._session: AioSession | None = None
+        self._entries: OrderedDict[Account, _Entry] = OrderedDict()
+        self._warm = asyncio.Lock()
+
+    @asynccontextmanager
+    async def client(self, account: Account) -> AsyncIterator[S3Client]:
+        """The account's client, which stays open while the block runs. Raises StoreRefused."""
+        entry = self._entries.get(account)
+        if entry is None:
+            task = asyncio.create_task(self._make(account), name="s3-client")
+            entry = self._entries[account] = _Entry(task)
+        self._entries.move_to_end(account)
+        entry.users += 1
+        try:
+            try:
+                client, _ = await asyncio.shield(entry.made)
+            except Exception:
+                if self._entries.get(account) is entry:
+                    del self._entries[account]
+                raise
+            yield client
+        finally:
+            entry.users -= 1
+            await self._close_idle()
+
+    async def aclose(self) -> None:
+        """Closes all clients; calls that are running fail."""
+        entries = list(self._entries.values())
+        self._entries.clear()
+        for entry in entries:
+            await _close(entry)
+
+    async def _close_idle(self) -> None:
+        idle = [account for account, entry in self._entries.items() if not entry.users]
+        for account in idle[: max(0, len(idle) - _IDLE_CLIENTS)]:
+            await _close(self._entries.pop(account))
+
+    async def _make(self, account: Account) -> tuple[S3Client, _Closing]:
+        session = await self._warm_session()
+        vendor = VENDORS[account.vendor]
+        config = AioConfig(
+            signature_version="s3v4",
+            region_name=account.region,
+            s3={
+                # Must be said: with an endpoint of its own botocore's default is the path.
+                "addressing_style": "path" if account.path_style else "virtual",
+                "payload_signing_enabled": vendor.payload_signing,
+            },
+            request_checksum_calculation=vendor.checksum_calculation,
+            response_checksum_validation="when_required",
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            max_pool_connections=_CONNECTIONS,
+            retries={"max_attempts": 0},
+            tcp_keepalive=True,
+            ignore_configured_endpoint_urls=True,
+            connector_args={"resolver": self._resolver} if self._resolver else None,
+        )
+        context = session.create_client(
+            "s3",
+            endpoint_url=account.endpoint or None,
+            config=config,
+            aws_access_key_id=account.access_key_id,
+            aws_secret_access_key=account.secret_access_key,
+            aws_session_token=account.session_token or None,
+            verify=str(self._ca_file) if self._ca_file else None,
+        )
+        try:
+            client = await context.__aenter__()
+        except ValueError as error:
+            raise StoreRefused("InvalidSettings", f"The storage settings can't be used: {error}") from error
+        # With `Expect: 100-continue` aiohttp's read timeout never starts while a silent server withholds the 100.
+        client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+        return cast(S3Client, client), cast(_Closing, client)
+
+    async def _warm_session(self) -> AioSession:
+        async with self._warm:
+            if self._session is None:
+                # Accounts come from settings alone: no profile and no file of the user that runs the server.
+                session = AioSession(
+                    {
+                        "profile": (None, None, None, None),
+                        "config_file": (None, None, os.devnull, None),
+                        "credentials_file": (None, None, os.devnull, None),
+                    }
+                )
+                # Loading the service's model takes 100 ms; without this it stops the event loop.
+                await asyncio.to_thread(session.warm_up_loader_caches, "s3")
+                self._session = session
+            return self._session
+
+
+async def _close(entry: _Entry) -> None:
+    await asyncio.wait((entry.made,))
+    if not entry.made.cancelled() and entry.made.exception() is None:
+        await entry.made.result()[1].close()

@@ -1,0 +1,184 @@
+"""A folder of this machine as a store."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from roomtape_service.storage.store import (
+    ObjectMissing,
+    PermissionRefused,
+    SourceDamaged,
+    StoredObject,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+    check_stored,
+)
+
+__all__ = ["DiskStore"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_COPY_BYTES = 1 << 20
+# A disk that hangs (a network file system, a broken drive) must not hang the caller.
+_CALL_SECONDS = 60.0
+_LEAST_BYTES_PER_SECOND = 1 << 20
+_PARTS = ".parts"
+_STALE_PART_SECONDS = 24 * 3600.0
+_MAX_NAME_BYTES = 255
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class DiskStore:
+    """The folder `folder` below `root`; keys are paths below it, and none leaves it.
+
+    An object appears whole or not at all, also through a crash: it is written beside, synced, and renamed.
+    """
+
+    def __init__(self, root: Path, folder: str) -> None:
+        self._folder = folder
+        self._top = root / folder
+
+    @property
+    def identity(self) -> str:
+        return f"disk:{self._folder}"
+
+    def url(self, key: str) -> str:
+        return self.path(key).absolute().as_uri()
+
+    def path(self, key: str) -> Path:
+        """Where the object of this key is or would be. Raises StoreRefused for a key that is no path below here."""
+        parts = key.split("/")
+        for part in parts:
+            if part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > _MAX_NAME_BYTES:
+                raise StoreRefused("InvalidKey", f"{key!r} can't be the name of a file.")
+        if parts[0] == _PARTS:
+            raise StoreRefused("InvalidKey", f"{key!r} is where files lie that are being written.")
+        return self._top.joinpath(*parts)
+
+    async def put(
+        self, key: str, source: Path, sha256: str, content_type: str, *, parallel_parts: int = 4
+    ) -> StoredObject:
+        target = self.path(key)
+        seconds = _CALL_SECONDS + (source.stat().st_size if source.exists() else 0) / _LEAST_BYTES_PER_SECOND
+        return await _in_thread(self._put, seconds, key, source, target, sha256)
+
+    async def head(self, key: str) -> StoredObject:
+        return await _in_thread(self._head, _CALL_SECONDS, key, self.path(key))
+
+    async def read(self, key: str, start: int, length: int) -> bytes:
+        return await _in_thread(self._read, _CALL_SECONDS, key, self.path(key), start, length)
+
+    async def delete(self, key: str) -> None:
+        await _in_thread(self._delete, _CALL_SECONDS, self.path(key))
+
+    async def playback_url(self, key: str, lifetime_seconds: int, headers: Mapping[str, str]) -> str | None:
+        return None
+
+    async def remove_stale_parts(self, now_seconds: float) -> None:
+        """Removes what processes left that ended while they wrote, a day ago or longer."""
+        await _in_thread(self._remove_stale_parts, _CALL_SECONDS, now_seconds)
+
+    def _put(self, key: str, source: Path, target: Path, sha256: str) -> StoredObject:
+        part = self._top / _PARTS / secrets.token_hex(16)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            try:
+                reader = source.open("rb")
+            except FileNotFoundError as error:
+                raise SourceDamaged("SourceMissing", f"{source} is gone.") from error
+            with reader, part.open("xb") as writer:
+                digest = hashlib.sha256()
+                size_bytes = 0
+                while data := reader.read(_COPY_BYTES):
+                    digest.update(data)
+                    size_bytes += writer.write(data)
+                writer.flush()
+                os.fsync(writer.fileno())
+            if digest.hexdigest() != sha256:
+                raise SourceDamaged(
+                    "SourceDiffers", f"{source} is not what was recorded: its SHA-256 differs."
+                )
+            is_new_folder = not target.parent.is_dir()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.rename(target)
+        finally:
+            part.unlink(missing_ok=True)
+        _sync(target.parent)
+        if is_new_folder:
+            for folder in target.parent.parents:
+                _sync(folder)
+                if folder == self._top.parent:
+                    break
+        stored = self._head(key, target)
+        check_stored(stored, size_bytes, sha256)
+        return stored
+
+    def _head(self, key: str, path: Path) -> StoredObject:
+        with _object_missing(key):
+            return StoredObject(key, path.stat().st_size, None)
+
+    def _read(self, key: str, path: Path, start: int, length: int) -> bytes:
+        with _object_missing(key), path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def _delete(self, path: Path) -> None:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        for folder in path.parents:
+            if folder == self._top:
+                break
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+
+    def _remove_stale_parts(self, now_seconds: float) -> None:
+        with suppress(FileNotFoundError):
+            for part in (self._top / _PARTS).iterdir():
+                if now_seconds - part.stat().st_mtime > _STALE_PART_SECONDS:
+                    part.unlink(missing_ok=True)
+
+
+async def _in_thread(call: Callable[P, T], seconds: float, *args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await asyncio.to_thread(call, *args, **kwargs)
+    except TimeoutError as error:
+        raise StoreUnavailable("Timeout", f"The disk did not answer within {seconds:.0f} s.") from error
+    except OSError as error:
+        code = errno.errorcode.get(error.errno or 0, "EIO")
+        text = f"{error.filename or 'The disk'}: {error.strerror or error}."
+        if error.errno in _FULL:
+            raise StoreFull(code, f"{text} Make room on the disk of the storage root.") from error
+        if error.errno in _FORBIDDEN:
+            raise PermissionRefused(
+                code, f"{text} Let the server's user write below the storage root."
+            ) from error
+        raise StoreUnavailable(code, f"{text} It is tried again by itself.") from error
+
+
+@contextmanager
+def _object_missing(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise ObjectMissing("NoSuchKey", f"There is no object {key!r}.") from error
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
