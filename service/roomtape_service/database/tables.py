@@ -1,0 +1,223 @@
+"""The tables. Times are UTC nanoseconds (`*_ns`), enums are the numbers of the proto.
+
+The shape of a database that exists is made by `migrations`; a test compares the two.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+__all__ = [
+    "applications",
+    "events",
+    "meta",
+    "metadata",
+    "participants",
+    "recordings",
+    "requests",
+    "rooms",
+    "segments",
+    "tasks",
+]
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    condition = text(where)
+    return Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+applications = Table(
+    "applications",
+    metadata,
+    Column("app_id", Text, primary_key=True),
+    Column("display_name", Text, nullable=False),
+    Column("service_state", Integer, nullable=False),
+    Column("profile", Integer, nullable=False),
+    # A serialized StorageSettings, its secrets encrypted.
+    Column("storage", LargeBinary, nullable=False),
+    Column("create_ns", BigInteger, nullable=False),
+    Column("update_ns", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    # The newest event, and the newest that retention took away.
+    Column("last_sequence", BigInteger, nullable=False, server_default="0"),
+    Column("compacted_sequence", BigInteger, nullable=False, server_default="0"),
+)
+
+rooms = Table(
+    "rooms",
+    metadata,
+    Column("room_key", Text, primary_key=True),
+    Column("app_id", Text, ForeignKey("applications.app_id"), nullable=False),
+    Column("room_id", Text, nullable=False),
+    Column("clock", Integer, nullable=False),
+    Column("epoch_ns", BigInteger, nullable=False),
+    Column("create_ns", BigInteger, nullable=False),
+    Column("close_ns", BigInteger),
+    _partial_index("uq_rooms_open", "app_id", "room_id", where="close_ns IS NULL", unique=True),
+)
+
+participants = Table(
+    "participants",
+    metadata,
+    Column("participant_key", Text, primary_key=True),
+    Column("room_key", Text, ForeignKey("rooms.room_key"), nullable=False),
+    Column("app_id", Text, nullable=False),
+    Column("room_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("publish_session_id", Text, nullable=False),
+    # A serialized Participant that holds the tracks.
+    Column("tracks", LargeBinary, nullable=False),
+    Column("join_ns", BigInteger, nullable=False),
+    Column("leave_ns", BigInteger),
+    _partial_index("uq_participants_present", "room_key", "user_id", where="leave_ns IS NULL", unique=True),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("task_id", Text, primary_key=True),
+    Column("app_id", Text, ForeignKey("applications.app_id"), nullable=False),
+    Column("room_id", Text, nullable=False),
+    Column("room_key", Text, ForeignKey("rooms.room_key"), nullable=False),
+    Column("client_task_id", Text, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("mode", Integer, nullable=False),
+    Column("subscription", LargeBinary, nullable=False),
+    Column("output", LargeBinary, nullable=False),
+    # A JSON object of strings.
+    Column("labels", Text, nullable=False),
+    Column("stop_reason", Integer, nullable=False, server_default="0"),
+    Column("start_ns", BigInteger, nullable=False),
+    Column("stop_ns", BigInteger),
+    Column("complete_ns", BigInteger),
+    Column("idle_since_ns", BigInteger),
+    Column("last_task_sequence", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("state BETWEEN 1 AND 6", name="state"),
+    Index("ix_tasks_app_start", "app_id", "start_ns"),
+    Index("ix_tasks_room", "room_key"),
+    _partial_index("ix_tasks_unfinished", "app_id", "state", where="state < 5"),
+    _partial_index(
+        "uq_tasks_client_task",
+        "room_key",
+        "client_task_id",
+        where="client_task_id <> '' AND state < 4",
+        unique=True,
+    ),
+)
+
+recordings = Table(
+    "recordings",
+    metadata,
+    Column("recording_id", Text, primary_key=True),
+    Column("task_id", Text, ForeignKey("tasks.task_id"), nullable=False),
+    Column("app_id", Text, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("start_ns", BigInteger, nullable=False),
+    Column("end_ns", BigInteger),
+    Column("next_segment", Integer, nullable=False, server_default="0"),
+    Index("ix_recordings_task", "task_id"),
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("file_id", Text, primary_key=True),
+    Column("recording_id", Text, ForeignKey("recordings.recording_id"), nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("app_id", Text, nullable=False),
+    Column("room_id", Text, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("segment_id", Integer, nullable=False),
+    Column("container", Integer, nullable=False),
+    Column("codec", Integer, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("spool_path", Text),
+    Column("object_key", Text, nullable=False, server_default=""),
+    Column("url", Text, nullable=False, server_default=""),
+    # Which store it went to.
+    Column("store", Text, nullable=False, server_default=""),
+    Column("start_ns", BigInteger, nullable=False),
+    Column("end_ns", BigInteger),
+    Column("duration_ns", BigInteger, nullable=False, server_default="0"),
+    Column("sample_rate", Integer, nullable=False, server_default="0"),
+    Column("channels", Integer, nullable=False, server_default="0"),
+    Column("sample_count", BigInteger, nullable=False, server_default="0"),
+    Column("encoder_delay", Integer, nullable=False, server_default="0"),
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("sha256", Text, nullable=False, server_default=""),
+    Column("interrupted", Boolean, nullable=False, server_default=text("false")),
+    # A serialized FrameStatistics.
+    Column("statistics", LargeBinary),
+    # Where to go on after a crash: a JSON object, track key to sequence and offset.
+    Column("resume", Text, nullable=False, server_default="{}"),
+    Column("upload_attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_ns", BigInteger),
+    CheckConstraint("state BETWEEN 1 AND 4", name="state"),
+    UniqueConstraint("recording_id", "segment_id", "container", name="uq_segments_number"),
+    _partial_index("uq_segments_object", "store", "object_key", where="object_key <> ''", unique=True),
+    Index("ix_segments_task", "task_id"),
+    Index("ix_segments_app_start", "app_id", "start_ns"),
+    _partial_index("ix_segments_unstored", "next_attempt_ns", where="state < 4"),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("app_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("payload_hash", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("create_ns", BigInteger, nullable=False),
+    PrimaryKeyConstraint("app_id", "request_id"),
+    Index("ix_requests_create", "create_ns"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("app_id", Text, ForeignKey("applications.app_id"), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    # Empty and 0 for events of no task.
+    Column("task_id", Text, nullable=False),
+    Column("task_sequence", BigInteger, nullable=False),
+    Column("room_id", Text, nullable=False),
+    Column("type", Integer, nullable=False),
+    Column("event_ns", BigInteger, nullable=False),
+    # The serialized Event.
+    Column("payload", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("app_id", "sequence"),
+    _partial_index("uq_events_task", "task_id", "task_sequence", where="task_id <> ''", unique=True),
+)

@@ -1,0 +1,117 @@
+"""A unit of work: state, its events and the stored reply, all of it or nothing (P1)."""
+
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roomtape.v1 import error_pb2, event_pb2
+from roomtape_service.clock import NANOSECONDS
+from roomtape_service.database.commits import Commits, Ticket
+from roomtape_service.database.tables import applications, events, tasks
+from roomtape_service.errors import Refusal
+
+__all__ = ["UnitOfWork"]
+
+_NEXT_SEQUENCE = (
+    update(applications)
+    .where(applications.c.app_id == bindparam("of_app_id"))
+    .values(last_sequence=applications.c.last_sequence + 1)
+    .returning(applications.c.last_sequence)
+)
+_NEXT_TASK_SEQUENCE = (
+    update(tasks)
+    .where(tasks.c.task_id == bindparam("of_task_id"), tasks.c.app_id == bindparam("of_app_id"))
+    .values(last_task_sequence=tasks.c.last_task_sequence + 1)
+    .returning(tasks.c.last_task_sequence)
+)
+_INSERT_EVENT = insert(events)
+_LOCK_APPLICATION = (
+    select(applications.c.app_id).where(applications.c.app_id == bindparam("of_app_id")).with_for_update()
+)
+
+
+class UnitOfWork:
+    """What a unit works with while it is open.
+
+    `connection` sees what the unit wrote so far; it must not be committed, rolled back or kept. `now_ns` is
+    the unit's one time, UTC nanoseconds.
+    """
+
+    def __init__(self, connection: AsyncConnection, now_ns: int, commits: Commits) -> None:
+        self.connection = connection
+        self.now_ns = now_ns
+        self._commits = commits
+        self._tickets: dict[str, tuple[Ticket, list[event_pb2.Event]]] = {}
+
+    async def append(self, event: event_pb2.Event) -> event_pb2.Event:
+        """Writes an event to its application's log, and returns it with its numbers.
+
+        Sets `sequence`, `task_sequence` if it has a `task_id`, `event_time` if it is unset, and the
+        `task_sequence` of the task inside a TaskDetail. Raises Refusal APPLICATION_NOT_FOUND, and LookupError for
+        a task that the application does not have.
+        """
+        app_id = event.app_id
+        row = (await self.connection.execute(_NEXT_SEQUENCE, {"of_app_id": app_id})).first()
+        if row is None:
+            raise Refusal(
+                error_pb2.ERROR_REASON_APPLICATION_NOT_FOUND,
+                f"There is no application {app_id!r}.",
+                metadata={"appId": app_id},
+            )
+        # From here to the end of the unit nobody else writes to this application's log.
+        _, appended = self._entry(app_id)
+        event.sequence = row.last_sequence
+        if event.task_id:
+            row = (
+                await self.connection.execute(
+                    _NEXT_TASK_SEQUENCE, {"of_task_id": event.task_id, "of_app_id": app_id}
+                )
+            ).first()
+            if row is None:
+                raise LookupError(f"application {app_id!r} has no task {event.task_id!r}")
+            event.task_sequence = row.last_task_sequence
+            if event.HasField("task"):
+                event.task.task.task_sequence = event.task_sequence
+        if not event.HasField("event_time"):
+            event.event_time.FromNanoseconds(self.now_ns)
+        await self.connection.execute(
+            _INSERT_EVENT,
+            {
+                "app_id": app_id,
+                "sequence": event.sequence,
+                "task_id": event.task_id,
+                "task_sequence": event.task_sequence,
+                "room_id": event.room_id,
+                "type": event.type,
+                "event_ns": event.event_time.seconds * NANOSECONDS + event.event_time.nanos,
+                "payload": event.SerializeToString(),
+            },
+        )
+        appended.append(event)
+        return event
+
+    async def lock_application(self, app_id: str) -> None:
+        """Makes this unit the only one that changes the application until it ends.
+
+        Nothing to do on SQLite, which has one writer. On PostgreSQL a unit that changes rows before its first
+        event should call it first: units that take locks in one order can't stand in each other's way.
+        """
+        if self.connection.dialect.name != "sqlite":
+            await self.connection.execute(_LOCK_APPLICATION, {"of_app_id": app_id})
+
+    def committed(self) -> None:
+        """For the database: the unit is durable."""
+        for ticket, appended in self._tickets.values():
+            self._commits.settle(ticket, appended)
+        self._tickets.clear()
+
+    def rolled_back(self) -> None:
+        """For the database: nothing of the unit is left."""
+        for ticket, _ in self._tickets.values():
+            self._commits.settle(ticket, ())
+        self._tickets.clear()
+
+    def _entry(self, app_id: str) -> tuple[Ticket, list[event_pb2.Event]]:
+        entry = self._tickets.get(app_id)
+        if entry is None:
+            entry = self._tickets[app_id] = (self._commits.enter(app_id), [])
+        return entry
