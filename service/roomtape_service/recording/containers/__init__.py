@@ -1,0 +1,1 @@
+"""Files that grow: one append-only writer for each container."""

@@ -1,0 +1,80 @@
+"""What the containers' writers have in common."""
+
+import os
+from typing import Protocol
+
+from roomtape_service.recording.protocol import Container
+
+__all__ = ["ContainerWriter", "OutputFile"]
+
+_MODE = 0o640
+
+
+class OutputFile:
+    """A file that is only appended to, unbuffered: what `append` returned from is the kernel's.
+
+    All methods raise OSError.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
+
+    def append(self, data: bytes) -> None:
+        """Writes all of `data` at the end."""
+        rest = memoryview(data)
+        while rest:
+            written = os.write(self._fd, rest)
+            self.size += written
+            rest = rest[written:]
+
+    def sync(self) -> None:
+        """Waits until the disk has it."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class ContainerWriter(Protocol):
+    """A file of a segment. Counts are samples for each channel since the segment's start.
+
+    What is added is kept until `cut`; what can be cut may lag behind what was added, since encoders look
+    ahead. Adding and cutting raise OSError when the file can't be written.
+    """
+
+    container: Container
+    file: OutputFile
+
+    @property
+    def ready(self) -> int:
+        """Up to where `cut` can go now."""
+        ...
+
+    def add_pcm(self, pcm: bytes) -> None:
+        """The next samples, signed 16 bit, interleaved; only of writers that take PCM."""
+        ...
+
+    def add_packet(self, packet: bytes, samples: int) -> None:
+        """The next packet; only of writers that pass packets through."""
+        ...
+
+    def add_silence(self, samples: int) -> None:
+        """Silence that is as long."""
+        ...
+
+    def cut(self, samples: int) -> int:
+        """Writes what is needed to play up to `samples`, and returns the size of the file that holds exactly
+        that.
+
+        `samples` lies at a boundary of what was added, or in silence.
+        """
+        ...
+
+    def end(self) -> None:
+        """Nothing will be added: everything is ready to be cut."""
+        ...

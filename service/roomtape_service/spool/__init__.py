@@ -1,0 +1,1 @@
+"""Segments on the local disk: their journals, and recovery after a crash."""
