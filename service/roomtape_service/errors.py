@@ -78,10 +78,14 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One field of a request that is at fault: `field` as a dotted path in proto names."""
+    """One field of a request that is at fault: `field` as a dotted path in proto names.
+
+    `reason` is the field's own where a refusal has fields of several reasons; None means the refusal's.
+    """
 
     field: str
     description: str
+    reason: "Reason | None" = None
 
 
 class Refusal(Exception):

@@ -6,6 +6,7 @@ setting how it is read, what it defaults to and what it means; flags, environmen
 """
 
 import os
+import textwrap
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -272,7 +273,7 @@ def sample() -> str:
     """A settings file with every setting, all commented out: `service/sample.toml`."""
     lines = ["# Every setting and its default. `roomtape serve --config this-file` reads it.", ""]
     for name, about in FIELDS.items():
-        lines.append(f"# {about.help}")
+        lines += textwrap.wrap(about.help, 100, initial_indent="# ", subsequent_indent="# ")
         lines.append(f"# Default: {about.default_text}." if about.default_text else "# Default as shown.")
         lines.append(f"#{name} = {_SAMPLES.get(name) or _toml(about.default)}")
         lines.append("")
@@ -285,10 +286,7 @@ _SAMPLES: Mapping[str, str] = {
     "tls_key_file": '"/etc/roomtape/key.pem"',
     "advertise": '"recorder.example.com:7400"',
     "public_url": '"https://recorder.example.com:7401"',
-    "api_keys": "[\n"
-    f'#  {{ sha256 = "{"0" * 64}", applications = ["my-app"] }},\n'
-    f'#  {{ sha256 = "{"f" * 64}", applications = ["*"] }},\n'
-    "#]",
+    "api_keys": f'[{{ sha256 = "{"0" * 64}", applications = ["my-app"] }}]',
     "workers": "4",
     "database_url": '"sqlite:////var/lib/roomtape/roomtape.db"',
     "storage_root": '"/var/lib/roomtape/files"',

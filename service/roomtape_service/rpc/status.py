@@ -53,6 +53,7 @@ def to_status(refusal: Refusal, request_id: str) -> status_pb2.Status:
             FieldViolation(
                 _cut(violation.field, MAX_DESCRIPTION_BYTES),
                 _cut(violation.description, MAX_DESCRIPTION_BYTES),
+                violation.reason,
             )
             for violation in refusal.fields[:MAX_FIELDS]
         ],
@@ -91,7 +92,7 @@ def _build(refusal: Refusal, texts: _Texts, kept: int, request_id: str) -> statu
                     error_details_pb2.BadRequest.FieldViolation(
                         field=violation.field,
                         description=violation.description,
-                        reason=reason_name(refusal.reason),
+                        reason=reason_name(violation.reason or refusal.reason),
                     )
                     for violation in texts.fields[:kept]
                 ]
