@@ -268,7 +268,7 @@ def reflection_stub(channel: aio.Channel) -> Any:
 
 async def until_running(edge: "Edge") -> None:
     async with asyncio.timeout(5):
-        while not edge.server.running:  # noqa: ASYNC110
+        while not edge.server.running:
             await asyncio.sleep(0)
 
 
