@@ -92,6 +92,7 @@ class Rooms:
             for track in room_pb2.Participant.FromString(each.tracks).tracks:
                 live = self.add_track(room, who, track)
                 live.feed.is_connected = False
+                live.feed.is_restored = True
                 live.feed.is_muted = track.muted
             room.participants[who.user_id] = who
         return room

@@ -38,7 +38,9 @@ def desired_recordings(
     `users` maps those who are in the room to their audio tracks, the main one first: a single takes the first, the mix
     takes all. The mix is there only while somebody in scope is.
     """
-    in_scope = {user: tracks for user, tracks in users.items() if tracks and selects_audio(subscription, user)}
+    in_scope = {
+        user: tracks for user, tracks in users.items() if tracks and selects_audio(subscription, user)
+    }
     desired: dict[RecordingKey, tuple[AudioTrack, ...]] = {}
     if mode in _SINGLES:
         for user, tracks in in_scope.items():

@@ -1,5 +1,6 @@
 """A task that is not finished, as the node has it in memory."""
 
+import json
 from dataclasses import dataclass, field
 
 from roomtape.v1 import task_pb2
@@ -35,8 +36,8 @@ def task_proto(row: TaskRow) -> task_pb2.Task:
 class LiveTask:
     """A task whose room is on this node.
 
-    `recordings` are those that have begun; `ended` becomes true when the task was stopped. Changed only under the lock
-    of the task's room, and only after the change is stored.
+    `recordings` are those that have begun. Changed only under the lock of the task's room, and only after the change is
+    stored.
     """
 
     room_key: str
@@ -46,6 +47,33 @@ class LiveTask:
     recordings: dict[RecordingKey, str] = field(default_factory=dict)
     idle_since_ns: int | None = None
 
+    def row(self) -> TaskRow:
+        """The task as it is first stored."""
+        proto = self.proto
+        return TaskRow(
+            task_id=proto.task_id,
+            app_id=proto.app_id,
+            room_id=proto.room_id,
+            room_key=self.room_key,
+            client_task_id=proto.client_task_id,
+            state=proto.state,
+            mode=proto.mode,
+            subscription=proto.subscription.SerializeToString(),
+            output=proto.output.SerializeToString(),
+            labels=json.dumps(dict(proto.labels)),
+            stop_reason=proto.stop_reason,
+            start_ns=self.start_ns,
+            stop_ns=None,
+            complete_ns=None,
+            idle_since_ns=None,
+            last_task_sequence=0,
+        )
+
+    def modified(self, wanted: task_pb2.Task) -> None:
+        """Mode and subscription are those of `wanted` from now on."""
+        self.proto.mode = wanted.mode
+        self.proto.subscription.CopyFrom(wanted.subscription)
+
     @property
     def task_id(self) -> str:
         """The task's id."""
@@ -54,15 +82,12 @@ class LiveTask:
     def with_changes(
         self,
         *,
-        state: task_pb2.TaskState.ValueType | None = None,
         mode: task_pb2.RecordMode.ValueType | None = None,
         subscription: task_pb2.Subscription | None = None,
     ) -> task_pb2.Task:
         """A copy of the proto with some fields changed."""
         proto = task_pb2.Task()
         proto.CopyFrom(self.proto)
-        if state is not None:
-            proto.state = state
         if mode is not None:
             proto.mode = mode
         if subscription is not None:

@@ -294,7 +294,7 @@ class RoomFeed:
                 sample_rate=facts.sample_rate,
                 channels=facts.channels,
                 offset_ns=resume.offset_ns if resume else None,
-                sequence=track.acknowledged,
+                sequence=None if track.is_restored and not track.acknowledged else track.acknowledged,
             )
         )
         if track.is_muted:

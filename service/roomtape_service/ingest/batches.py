@@ -1,0 +1,159 @@
+"""Checks of what a publisher sends: pure, and cheap, since every batch passes here."""
+
+from roomtape.v1 import error_pb2, ingest_pb2, media_pb2, room_pb2
+from roomtape_service.clock import NANOSECONDS
+from roomtape_service.errors import Refusal, field_refusal
+from roomtape_service.rpc import validation
+
+__all__ = ["MAX_FRAMES", "check_batch", "check_open", "tracks_of"]
+
+MAX_FRAMES = 512
+"""Frames of a batch, as the contract says at FrameBatch."""
+
+_MAX_TRACKS = 8
+_MAX_PAYLOAD_BYTES = 384 * 1024
+_OPUS_RATE_HZ = 48000
+_PCM_RATES_HZ = (8000, 16000, 24000, 32000, 44100, 48000)
+
+
+def check_open(request: ingest_pb2.PublishOpen, clock_is_media: bool) -> None:
+    """Raises Refusal with the field of the first message that is at fault."""
+    problems = [
+        validation.app_id(request.app_id, "open.app_id"),
+        validation.room_id(request.room_id, "open.room_id"),
+        validation.user_id(request.user_id, "open.user_id"),
+        validation.publish_session_id(request.publish_session_id, "open.publish_session_id"),
+        validation.timestamp(request.sent_time if request.HasField("sent_time") else None, "open.sent_time"),
+    ]
+    if clock_is_media:
+        what = "the time of joining on the room's MEDIA clock"
+        problems.append(validation.present(request.HasField("sent_time"), "open.sent_time", what))
+    problems += [
+        validation.track_id(offer.track_id, f"open.tracks[{index}].track_id")
+        for index, offer in enumerate(request.tracks)
+    ]
+    validation.refuse(*problems)
+    if not 1 <= len(request.tracks) <= _MAX_TRACKS:
+        raise field_refusal(
+            error_pb2.ERROR_REASON_INVALID_VALUE,
+            "open.tracks",
+            f"{len(request.tracks)} tracks; offer 1 to {_MAX_TRACKS}",
+            count=str(len(request.tracks)),
+        )
+    seen: set[str] = set()
+    for index, offer in enumerate(request.tracks):
+        _check_offer(offer, f"open.tracks[{index}]")
+        if offer.track_id in seen:
+            raise field_refusal(
+                error_pb2.ERROR_REASON_INVALID_VALUE,
+                f"open.tracks[{index}].track_id",
+                f"{offer.track_id!r} stands twice; each track needs an id of its own",
+                trackId=offer.track_id,
+            )
+        seen.add(offer.track_id)
+
+
+def tracks_of(request: ingest_pb2.PublishOpen) -> list[room_pb2.Track]:
+    """The offered tracks with all defaults filled in."""
+    return [
+        room_pb2.Track(
+            track_id=offer.track_id,
+            source=offer.source or media_pb2.TRACK_SOURCE_MAIN,
+            codec=offer.codec,
+            sample_rate_hz=offer.sample_rate_hz or _OPUS_RATE_HZ,
+            channels=offer.channels or 1,
+        )
+        for offer in request.tracks
+    ]
+
+
+def check_batch(batch: ingest_pb2.FrameBatch) -> int:
+    """The highest sequence of the batch, 0 if it has no frames.
+
+    Raises Refusal BATCH_TOO_LARGE, EMPTY_PAYLOAD, FRAME_SEQUENCE_INVALID, FRAME_TIME_INVALID.
+    """
+    frames = batch.frames
+    if len(frames) > MAX_FRAMES:
+        raise field_refusal(
+            error_pb2.ERROR_REASON_BATCH_TOO_LARGE,
+            "frames.frames",
+            f"{len(frames)} frames; send at most {MAX_FRAMES} in a batch",
+            count=str(len(frames)),
+            limit=str(MAX_FRAMES),
+        )
+    highest = 0
+    for frame in frames:
+        sequence = frame.sequence
+        if sequence < 1:
+            raise _frame_refusal(
+                batch, frame, error_pb2.ERROR_REASON_FRAME_SEQUENCE_INVALID, "sequence", "numbers start at 1"
+            )
+        if sequence > highest:
+            highest = sequence
+        size = len(frame.payload)
+        if not 0 < size <= _MAX_PAYLOAD_BYTES:
+            raise _size_refusal(batch, frame, size)
+        if frame.media_time.seconds < 0 or frame.media_time.nanos < 0 or not frame.HasField("capture_time"):
+            raise _time_refusal(batch, frame)
+    return highest
+
+
+def sent_ns(batch: ingest_pb2.FrameBatch) -> int:
+    """The batch's `sent_time` in nanoseconds, or the capture time of its last frame, or 0."""
+    if batch.HasField("sent_time"):
+        return batch.sent_time.seconds * NANOSECONDS + batch.sent_time.nanos
+    if batch.frames:
+        last = batch.frames[-1].capture_time
+        return last.seconds * NANOSECONDS + last.nanos
+    return 0
+
+
+def _check_offer(offer: ingest_pb2.TrackOffer, field: str) -> None:
+    validation.refuse(validation.enum(offer.source, media_pb2.TrackSource, f"{field}.source"))
+    reason = error_pb2.ERROR_REASON_INVALID_CODEC
+    if offer.codec == media_pb2.CODEC_OPUS:
+        if offer.sample_rate_hz not in (0, _OPUS_RATE_HZ):
+            text = f"{offer.sample_rate_hz} Hz; Opus has {_OPUS_RATE_HZ}, leave it out"
+            raise field_refusal(reason, f"{field}.sample_rate_hz", text, value=str(offer.sample_rate_hz))
+    elif offer.codec == media_pb2.CODEC_PCM_S16LE:
+        if offer.sample_rate_hz not in _PCM_RATES_HZ:
+            text = f"{offer.sample_rate_hz} Hz; PCM comes with {', '.join(map(str, _PCM_RATES_HZ))}"
+            raise field_refusal(reason, f"{field}.sample_rate_hz", text, value=str(offer.sample_rate_hz))
+    else:
+        text = f"{offer.codec} can't be published; use OPUS (1) or PCM_S16LE (2)"
+        raise field_refusal(reason, f"{field}.codec", text, value=str(offer.codec))
+    if offer.channels not in (0, 1, 2):
+        text = f"{offer.channels} channels; publish 1 or 2"
+        raise field_refusal(reason, f"{field}.channels", text, value=str(offer.channels))
+
+
+def _size_refusal(batch: ingest_pb2.FrameBatch, frame: ingest_pb2.Frame, size: int) -> Refusal:
+    if size == 0:
+        reason, text = error_pb2.ERROR_REASON_EMPTY_PAYLOAD, "is empty; leave silent frames out"
+    else:
+        reason = error_pb2.ERROR_REASON_BATCH_TOO_LARGE
+        text = f"has {size} bytes; at most {_MAX_PAYLOAD_BYTES} fit into a frame"
+    return _frame_refusal(batch, frame, reason, "payload", text)
+
+
+def _time_refusal(batch: ingest_pb2.FrameBatch, frame: ingest_pb2.Frame) -> Refusal:
+    reason = error_pb2.ERROR_REASON_FRAME_TIME_INVALID
+    if not frame.HasField("capture_time"):
+        return _frame_refusal(batch, frame, reason, "capture_time", "is missing")
+    return _frame_refusal(batch, frame, reason, "media_time", "is negative; it counts from the first frame")
+
+
+def _frame_refusal(
+    batch: ingest_pb2.FrameBatch,
+    frame: ingest_pb2.Frame,
+    reason: error_pb2.ErrorReason.ValueType,
+    field: str,
+    text: str,
+) -> Refusal:
+    return field_refusal(
+        reason,
+        f"frames.frames.{field}",
+        f"frame {frame.sequence} of track {batch.track_id!r}: {text}",
+        trackId=batch.track_id,
+        sequence=str(frame.sequence),
+    )

@@ -1,0 +1,152 @@
+"""One publishing connection."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from roomtape.v1 import error_pb2, ingest_pb2
+from roomtape_service.clock import Clock
+from roomtape_service.errors import Refusal
+from roomtape_service.ingest.batches import check_batch, sent_ns
+from roomtape_service.recording import protocol
+from roomtape_service.rooms.participants import Participants
+from roomtape_service.rooms.room import LiveParticipant, LiveRoom, LiveTrack
+
+__all__ = ["PublishSession"]
+
+Write = Callable[[ingest_pb2.PublishResponse], Awaitable[None]]
+
+
+class PublishSession:
+    """Takes a participant's frames, and tells what of them is safe.
+
+    `run_writer` is the only one who writes to the stream. The session ends by `end`, by `finish`, or with its
+    connection.
+    """
+
+    def __init__(self, clock: Clock, participants: Participants, write: Write) -> None:
+        self._clock = clock
+        self._participants = participants
+        self._write = write
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._told: dict[str, int] = {}
+        self._rejected: list[ingest_pb2.FramesRejected] = []
+        self._room: LiveRoom | None = None
+        self._who: LiveParticipant | None = None
+        self._goodbye = ingest_pb2.GOODBYE_REASON_UNSPECIFIED
+        self._refusal: Refusal | None = None
+        self.ended = asyncio.Event()
+        """Set when the stream must end: by `end`, or because the last message was written."""
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the stream ends, if it does not end well."""
+        return self._refusal
+
+    def end(self, refusal: Refusal) -> None:
+        """Ends the stream with this answer."""
+        if self._refusal is None:
+            self._refusal = refusal
+        self.ended.set()
+        self._progress.set()
+
+    def finish(self, reason: ingest_pb2.GoodbyeReason.ValueType) -> None:
+        """Ends the stream with a goodbye: CLOSED when all is safe, DRAINING at once."""
+        self._goodbye = reason
+        self._wake.set()
+
+    async def start(self, room: LiveRoom, who: LiveParticipant, resumed: bool) -> None:
+        """Binds the session to its participant, and answers `opened`."""
+        self._room, self._who = room, who
+        opened = ingest_pb2.PublishOpened(resumed=resumed, clock=room.clock)
+        for track_id, track in who.tracks.items():
+            track.feed.on_acknowledged = self._on_acknowledged
+            track.feed.on_rejected = self._on_rejected
+            if resumed:
+                self._told[track_id] = track.feed.acknowledged
+                opened.acknowledgements.add(track_id=track_id, sequence=track.feed.acknowledged)
+        await self._write(ingest_pb2.PublishResponse(opened=opened))
+
+    def release(self) -> None:
+        """The connection is gone: nobody is told any more."""
+        if self._who is not None:
+            for track in self._who.tracks.values():
+                if track.feed.on_acknowledged == self._on_acknowledged:
+                    track.feed.on_acknowledged = None
+                    track.feed.on_rejected = None
+
+    async def take(self, batch: ingest_pb2.FrameBatch) -> None:
+        """Takes a batch in. Raises Refusal; waits while too much of the track is not safe yet."""
+        room, who = self._room, self._who
+        assert room is not None
+        assert who is not None
+        track = who.tracks.get(batch.track_id)
+        if track is None:
+            raise _unknown_track(who, batch.track_id)
+        sequence = check_batch(batch)
+        sent = sent_ns(batch)
+        if sent > who.sent_ns:
+            who.sent_ns = sent
+        room.feed.push(track.feed, sequence, self._clock.now_ns(), batch.SerializeToString())
+        while track.feed.held.is_full and not self.ended.is_set():
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def run_writer(self) -> None:
+        """Writes acknowledgements and rejections as they come, and at last the goodbye."""
+        while not self.ended.is_set():
+            await self._wake.wait()
+            self._wake.clear()
+            for rejected in self._rejected:
+                await self._write(ingest_pb2.PublishResponse(frames_rejected=rejected))
+            self._rejected.clear()
+            for acknowledgement in self._news():
+                await self._write(ingest_pb2.PublishResponse(acknowledgement=acknowledgement))
+            if self._goodbye == ingest_pb2.GOODBYE_REASON_DRAINING or (self._goodbye and self._all_safe()):
+                goodbye = ingest_pb2.Goodbye(reason=self._goodbye, acknowledgements=self._acknowledgements())
+                await self._write(ingest_pb2.PublishResponse(goodbye=goodbye))
+                self.ended.set()
+
+    def _tracks(self) -> dict[str, LiveTrack]:
+        return self._who.tracks if self._who is not None else {}
+
+    def _all_safe(self) -> bool:
+        return not any(track.feed.held for track in self._tracks().values())
+
+    def _acknowledgements(self) -> list[ingest_pb2.Acknowledgement]:
+        return [
+            ingest_pb2.Acknowledgement(track_id=track_id, sequence=track.feed.acknowledged)
+            for track_id, track in self._tracks().items()
+        ]
+
+    def _news(self) -> list[ingest_pb2.Acknowledgement]:
+        news = [each for each in self._acknowledgements() if self._told.get(each.track_id, 0) < each.sequence]
+        for each in news:
+            self._told[each.track_id] = each.sequence
+        return news
+
+    def _on_acknowledged(self) -> None:
+        self._wake.set()
+        self._progress.set()
+
+    def _on_rejected(self, rejected: protocol.Rejected) -> None:
+        for track_id, track in self._tracks().items():
+            if track.feed.handle == rejected.track:
+                self._rejected.append(
+                    ingest_pb2.FramesRejected(
+                        track_id=track_id,
+                        first_sequence=rejected.first,
+                        last_sequence=rejected.last,
+                        reason=error_pb2.ErrorReason.Value(f"ERROR_REASON_{rejected.reason}"),
+                        message=rejected.message,
+                    )
+                )
+                self._wake.set()
+
+
+def _unknown_track(who: LiveParticipant, track_id: str) -> Refusal:
+    return Refusal(
+        error_pb2.ERROR_REASON_UNKNOWN_TRACK,
+        f"frames.track_id: {track_id!r} was not opened; the session has {', '.join(sorted(who.tracks))}",
+        metadata={"field": "frames.track_id", "trackId": track_id},
+    )

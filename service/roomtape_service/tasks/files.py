@@ -1,0 +1,37 @@
+"""What can be written into which container, and how the workers name it."""
+
+from collections.abc import Iterable, Mapping
+
+from roomtape.v1 import media_pb2
+from roomtape_service.recording import protocol
+
+__all__ = ["CONTAINERS", "CONTAINER_CODECS", "holds", "mix_holds", "writable"]
+
+CONTAINERS: Mapping[media_pb2.Container.ValueType, protocol.Container] = {
+    media_pb2.CONTAINER_MP3: protocol.Container.MP3,
+    media_pb2.CONTAINER_OGG: protocol.Container.OGG,
+    media_pb2.CONTAINER_WAV: protocol.Container.WAV,
+}
+
+CONTAINER_CODECS: Mapping[protocol.Container, media_pb2.Codec.ValueType] = {
+    protocol.Container.MP3: media_pb2.CODEC_MP3,
+    protocol.Container.OGG: media_pb2.CODEC_OPUS,
+    protocol.Container.WAV: media_pb2.CODEC_PCM_S16LE,
+}
+
+
+def holds(container: media_pb2.Container.ValueType, codec: media_pb2.Codec.ValueType) -> bool:
+    """Whether a single recording of a track with `codec` can be written into `container`."""
+    return container != media_pb2.CONTAINER_OGG or codec == media_pb2.CODEC_OPUS
+
+
+def mix_holds(container: media_pb2.Container.ValueType) -> bool:
+    """Whether a mix, which is PCM, can be written into `container`."""
+    return holds(container, media_pb2.CODEC_PCM_S16LE)
+
+
+def writable(
+    containers: Iterable[media_pb2.Container.ValueType], codec: media_pb2.Codec.ValueType
+) -> tuple[protocol.Container, ...]:
+    """Those of `containers` that can hold a track with `codec`, as workers name them."""
+    return tuple(CONTAINERS[each] for each in containers if holds(each, codec))

@@ -1,0 +1,107 @@
+"""What a node takes up again when it starts: rooms, participants, tasks and recordings of the node before it."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roomtape.v1 import task_pb2
+from roomtape_service.database import applications as application_rows
+from roomtape_service.database import participants as participant_rows
+from roomtape_service.database import recordings as recording_rows
+from roomtape_service.database import rooms as room_rows
+from roomtape_service.database import segments as segment_rows
+from roomtape_service.database import tasks as task_rows
+from roomtape_service.database.database import Database
+from roomtape_service.database.recordings import RecordingRow
+from roomtape_service.database.tasks import TaskRow
+from roomtape_service.database.unit_of_work import UnitOfWork
+from roomtape_service.recording.front.pool import WorkerPool
+from roomtape_service.recording.front.recording import FeedRecording
+from roomtape_service.recording.protocol import Resume
+from roomtape_service.rooms.membership import audio_tracks
+from roomtape_service.rooms.room import LiveRoom
+from roomtape_service.rooms.rooms import Rooms
+from roomtape_service.rules.profiles import profile_of
+from roomtape_service.rules.scope import desired_recordings
+from roomtape_service.tasks.completion import complete_if_done, end_recording
+from roomtape_service.tasks.facts import Facts
+from roomtape_service.tasks.task import LiveTask, task_proto
+from roomtape_service.tasks.tasks import Tasks, recording_key
+
+__all__ = ["restore"]
+
+log = structlog.get_logger(__name__)
+
+
+async def restore(database: Database, pool: WorkerPool, facts: Facts, rooms: Rooms, tasks: Tasks) -> None:
+    """Finishes what the last node left, and goes on with what it was doing.
+
+    1. The spool comes first: it knows more of the last second than the database.
+    2. Rooms and the participants who may come back.
+    3. Stopped tasks: nothing is recorded for them any more, so what is on the spool is all there is.
+    4. Running tasks, their recordings at their resume points.
+    """
+    await facts.store_recovered(await pool.recover_spool())
+    room_list = await database.read(room_rows.open_rooms)
+    present = defaultdict(list)
+    for participant in await database.read(participant_rows.present_participants):
+        present[participant.room_key].append(participant)
+    for row in room_list:
+        rooms.restore(row, present[row.room_key])
+    for task in await database.read(task_rows.unfinished_tasks):
+        if task.state == task_pb2.TASK_STATE_FINALIZING:
+            await database.write(partial(_finish, task))
+            continue
+        room = rooms.by_key(task.room_key)
+        if room is None:
+            log.error("task_without_room", task_id=task.task_id, room_key=task.room_key)
+            continue
+        await _resume(database, task, room, tasks)
+    log.info("restored", rooms=len(room_list), tasks=len(tuple(tasks.running())))
+
+
+async def _finish(task: TaskRow, uow: UnitOfWork) -> None:
+    for recording in await recording_rows.recordings_of_task(uow.connection, task.task_id):
+        await end_recording(uow, recording.recording_id)
+    await complete_if_done(uow, task.app_id, task.task_id)
+
+
+async def _resume(database: Database, row: TaskRow, room: LiveRoom, tasks: Tasks) -> None:
+    application = await database.read(lambda connection: application_rows.get(connection, row.app_id))
+    task = LiveTask(room.room_key, task_proto(row), profile_of(application.profile), row.start_ns)
+    task.idle_since_ns = row.idle_since_ns
+    recordings = await database.read(lambda c: recording_rows.recordings_of_task(c, row.task_id))
+    users = audio_tracks(room.participants)
+    desired = desired_recordings(task.proto.mode, task.proto.subscription, users)
+    resumed: list[FeedRecording] = []
+    for recording in recordings:
+        tracks = desired.get(recording_key(recording), ())
+        feed_recording = FeedRecording(tasks.facts_of(task, room, recording, tracks))
+        await database.read(partial(_load_resume_points, recording, feed_recording))
+        feed_recording.tracks = tuple(track.key for track in tracks)
+        resumed.append(feed_recording)
+    _acknowledge(room, resumed)
+    tasks.add(task)
+    tasks.resume(task, room, recordings, resumed)
+
+
+async def _load_resume_points(
+    recording: RecordingRow, feed_recording: FeedRecording, connection: AsyncConnection
+) -> None:
+    rows = await segment_rows.segments_of_recording(connection, recording.recording_id)
+    for row in rows:
+        resume = {key: Resume(*values) for key, values in json.loads(row.resume).items()}
+        end_ns = row.end_ns if row.end_ns is not None else row.start_ns
+        feed_recording.continue_after(row.segment_id, end_ns, resume)
+
+
+def _acknowledge(room: LiveRoom, recordings: Sequence[FeedRecording]) -> None:
+    """A returning publisher must send again all that some recording lacks."""
+    for key, track in room.feed.tracks.items():
+        taking = [recording for recording in recordings if key in recording.tracks]
+        if taking:
+            track.acknowledged = min(recording.safe_sequence(key) for recording in taking)
