@@ -32,8 +32,12 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._sessions: set[PublishSession] = set()
         self._is_draining = False
 
+    def stop_reading(self) -> None:
+        """Takes nothing in any more: what comes now is not acknowledged, and publishers send it again."""
+        self._is_draining = True
+
     async def drain(self) -> None:
-        """Stops reading, and says goodbye to every publisher; what they sent has been given to the workers."""
+        """Says goodbye to every publisher, with what is safe."""
         self._is_draining = True
         for session in tuple(self._sessions):
             session.finish(ingest_pb2.GOODBYE_REASON_DRAINING)

@@ -1,0 +1,180 @@
+"""A node: what it is made of, and the order in which that starts and stops."""
+
+import asyncio
+import random
+from functools import partial
+
+import structlog
+from roomtape.v1 import (
+    application_pb2_grpc,
+    file_pb2_grpc,
+    ingest_pb2_grpc,
+    room_pb2_grpc,
+    task_pb2_grpc,
+)
+
+from roomtape_service.clock import Clock
+from roomtape_service.database import applications as application_rows
+from roomtape_service.database.database import Database
+from roomtape_service.database.unit_of_work import UnitOfWork
+from roomtape_service.events.log import EventLog
+from roomtape_service.events.retention import Retention
+from roomtape_service.http.playback import Playback
+from roomtape_service.ids import Ids
+from roomtape_service.ingest.grpc import IngestServicer
+from roomtape_service.operations import Operations
+from roomtape_service.recording.front.pool import WorkerPool
+from roomtape_service.rooms.participants import Participants
+from roomtape_service.rooms.rooms import Rooms
+from roomtape_service.rpc.applications import ApplicationServicer
+from roomtape_service.rpc.files import FileServicer
+from roomtape_service.rpc.recording import RecordingServicer
+from roomtape_service.rpc.room import RoomServicer
+from roomtape_service.rpc.server import RpcServer
+from roomtape_service.rpc.watch import WatchServicer
+from roomtape_service.settings import Settings
+from roomtape_service.storage.secrets import SecretBox, load_or_create_key
+from roomtape_service.storage.stores import Stores
+from roomtape_service.storage.upload import Uploads
+from roomtape_service.tasks.completion import complete_if_done
+from roomtape_service.tasks.facts import Facts
+from roomtape_service.tasks.holding import Holding
+from roomtape_service.tasks.orders import TaskOrders
+from roomtape_service.tasks.restore import restore
+from roomtape_service.tasks.segments import SegmentFacts
+from roomtape_service.tasks.tasks import Tasks
+
+__all__ = ["SOCKET_NAME", "Node"]
+
+SOCKET_NAME = "node.sock"
+"""The Unix socket below `Settings.run_dir` on which workers find their node."""
+
+log = structlog.get_logger(__name__)
+
+
+class Node:
+    """One node. `start` returns when it serves; `aclose` is idempotent and waits until everything is stored."""
+
+    def __init__(self, settings: Settings, clock: Clock, ids: Ids, randomness: random.Random) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._ids = ids
+        self._random = randomness
+        self._background: list[asyncio.Task[None]] = []
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port on which gRPC is served, once started."""
+        return self._server.port
+
+    async def start(self) -> None:
+        """Opens, takes up what the last node left, and serves."""
+        self._build()
+        settings = self._settings
+        settings.spool_dir.mkdir(parents=True, exist_ok=True)
+        await self._database.open()
+        await self._create_default_application()
+        # Before anything new is recorded, all that was recorded is known.
+        await restore(self._database, self._pool, self._facts, self._rooms, self._tasks)
+        await self._log.start()
+        await self._pool.start()
+        await self._playback.start()
+        self._background = [
+            asyncio.create_task(self._uploads.run(), name="uploads"),
+            asyncio.create_task(self._holding.run(), name="holding"),
+            asyncio.create_task(self._retention.run(), name="retention"),
+        ]
+        await self._server.start()
+
+    async def aclose(self) -> None:
+        """Stops in order."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        # 1. Calls end, publishers are told what is safe and watchers where to go on (see `_drain_publishers`).
+        await self._server.aclose()
+        # 2. What callers set in motion before they went away reaches its end.
+        await self._operations.aclose()
+        # 3. Nothing records any more; what the workers said last is stored.
+        await self._pool.aclose()
+        await self._facts.drain()
+        # 4. Uploads stop where they are: what is not confirmed is taken up at the next start.
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._uploads.aclose()
+        await self._playback.aclose()
+        await self._stores.aclose()
+        await self._log.aclose()
+        # 5. Last, since all of the above write to it.
+        await self._database.aclose()
+        log.info("node_stopped")
+
+    def _build(self) -> None:
+        settings, clock, ids = self._settings, self._clock, self._ids
+        key = load_or_create_key(settings.secret_key_file)
+        secret_box = SecretBox(key)
+        self._operations = Operations()
+        self._database = Database(settings.database_url, clock)
+        self._log = EventLog(self._database)
+        self._stores = Stores(settings.storage_root, secret_box, randomness=self._random)
+        self._uploads = Uploads(
+            self._database, self._stores, clock, self._random, on_uploaded=complete_if_done
+        )
+        self._facts = Facts(self._database, SegmentFacts(self._stores, ids), self._uploads.wake)
+        self._pool = WorkerPool(
+            settings.run_dir / SOCKET_NAME, settings.spool_dir, self._facts.report, self._facts.recovered
+        )
+        self._rooms = Rooms(self._database, self._pool, self._operations, clock, ids)
+        self._participants = Participants(self._rooms, self._database, self._operations, clock, ids)
+        self._tasks = Tasks(self._pool, clock, ids)
+        self._orders = TaskOrders(
+            self._database, self._rooms, self._tasks, self._pool, self._log, self._operations, clock, ids
+        )
+        self._rooms.listen(self._tasks)
+        self._rooms.listen(self._orders)
+        self._holding = Holding(self._rooms, self._participants, self._tasks, self._orders, clock)
+        self._retention = Retention(self._database, self._log, settings, clock)
+        self._playback = Playback(settings, self._stores, secret_box, clock)
+        self._ingest = IngestServicer(self._rooms, self._participants, clock)
+        self._watch = WatchServicer(self._log, settings, clock, self._random)
+        recording = RecordingServicer(self._database, self._rooms, self._tasks, self._orders, self._log)
+        room = RoomServicer(self._database, self._rooms, self._participants)
+        files = FileServicer(self._database, self._stores, self._playback, clock)
+        applications = ApplicationServicer(self._database, self._stores, secret_box)
+        self._server = RpcServer(
+            settings,
+            [
+                partial(task_pb2_grpc.add_RecordingServiceServicer_to_server, recording),
+                partial(room_pb2_grpc.add_RoomServiceServicer_to_server, room),
+                partial(ingest_pb2_grpc.add_IngestServiceServicer_to_server, self._ingest),
+                partial(file_pb2_grpc.add_FileServiceServicer_to_server, files),
+                partial(application_pb2_grpc.add_ApplicationServiceServicer_to_server, applications),
+                self._watch.register,
+            ],
+            [self._drain_publishers, self._watch.drain],
+            clock,
+            ids,
+        )
+
+    async def _drain_publishers(self) -> None:
+        # Workers close their segments first, so that the goodbye acknowledges all that was sent and the watchers, who
+        # are drained next, still see the segments complete.
+        self._ingest.stop_reading()
+        await self._pool.shutdown(self._settings.drain_seconds)
+        await self._facts.drain()
+        await self._ingest.drain()
+
+    async def _create_default_application(self) -> None:
+        app_id = self._settings.create_default_application
+        if not app_id:
+            return
+
+        async def work(uow: UnitOfWork) -> None:
+            if await application_rows.find(uow.connection, app_id) is None:
+                await application_rows.add(uow, application_rows.ApplicationRecord(app_id))
+
+        await self._database.write(work)
