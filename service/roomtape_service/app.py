@@ -68,6 +68,11 @@ class Node:
         """The port on which gRPC is served, once started."""
         return self._server.port
 
+    @property
+    def http_port(self) -> int:
+        """The port on which files are played from, once started."""
+        return self._playback.port
+
     async def start(self) -> None:
         """Opens, takes up what the last node left, and serves."""
         self._build()
