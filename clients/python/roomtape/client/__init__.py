@@ -1,0 +1,81 @@
+"""The client library of roomtape: `Client` for asyncio, `SyncClient` for threads.
+
+Messages and enums are the generated ones of `roomtape.v1`.
+"""
+
+from roomtape.client.backoff import RetrySettings
+from roomtape.client.client import Client
+from roomtape.client.clock import Clock, SystemClock
+from roomtape.client.connection import TlsSettings
+from roomtape.client.cursor import WatchStatistics
+from roomtape.client.errors import (
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FieldViolation,
+    HistoryCompacted,
+    HistoryGone,
+    HistoryLost,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    RoomtapeError,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    UnknownFailure,
+    from_rpc_error,
+)
+from roomtape.client.file_publishing import OnProgress, PublishProgress
+from roomtape.client.publisher import OnAcknowledged, OnRejected, Publisher
+from roomtape.client.session import PublisherSettings, PublisherStatistics
+from roomtape.client.sync_client import SyncClient
+from roomtape.client.sync_watching import SyncWatch
+from roomtape.client.watching import Watch
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "Cancelled",
+    "Client",
+    "Clock",
+    "DataLoss",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "FieldViolation",
+    "HistoryCompacted",
+    "HistoryGone",
+    "HistoryLost",
+    "Internal",
+    "InvalidArgument",
+    "NotFound",
+    "OnAcknowledged",
+    "OnProgress",
+    "OnRejected",
+    "OutOfRange",
+    "PermissionDenied",
+    "PublishProgress",
+    "Publisher",
+    "PublisherSettings",
+    "PublisherStatistics",
+    "ResourceExhausted",
+    "RetrySettings",
+    "RoomtapeError",
+    "SyncClient",
+    "SyncWatch",
+    "SystemClock",
+    "TlsSettings",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "UnknownFailure",
+    "Watch",
+    "WatchStatistics",
+    "from_rpc_error",
+]

@@ -1,0 +1,109 @@
+"""Publishing a media file: in real time, or as fast as it goes."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from roomtape.client.clock import NANOSECONDS, Clock
+from roomtape.client.media_file import MediaFile, MediaFrame
+from roomtape.client.publisher import Publisher
+from roomtape.client.session import PublisherStatistics
+from roomtape.v1 import ingest_pb2, room_pb2
+
+__all__ = ["OnProgress", "PublishProgress", "publish_file", "publish_media"]
+
+# Read ahead so much at a time, off the event loop.
+READ_NS = NANOSECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class PublishProgress:
+    """How far a file is published."""
+
+    published_ns: int
+    """Media time that was published."""
+
+    duration_ns: int | None
+    """How long the file says that it is; None when it does not."""
+
+    done: bool
+    """Whether all of it is safe."""
+
+
+OnProgress = Callable[[PublishProgress], None]
+
+
+MakePublisher = Callable[[ingest_pb2.TrackOffer, Clock], Publisher]
+
+
+async def publish_file(
+    make_publisher: MakePublisher,
+    path: str | Path,
+    *,
+    track_id: str,
+    realtime: bool,
+    start_ns: int | None,
+    opus_bitrate_bps: int | None,
+    clock: Clock,
+    on_progress: OnProgress | None,
+) -> PublisherStatistics:
+    """Publishes a file from its beginning to its end; see `Client.publish_file`."""
+    source = await asyncio.to_thread(MediaFile, path, opus_bitrate_bps)
+    try:
+        # Reading the first second before joining keeps the time of opening the file out of the room.
+        first = await asyncio.to_thread(source.read, READ_NS)
+        async with make_publisher(source.offer(track_id), clock) as publisher:
+            is_media = publisher.room_clock == room_pb2.ROOM_CLOCK_MEDIA
+            if not is_media and (start_ns is not None or not realtime):
+                raise ValueError("a room with the ARRIVAL clock takes a file only in real time, and only now")
+            await publish_media(
+                publisher,
+                track_id,
+                source,
+                first,
+                start_ns=publisher.start_time_ns if is_media else clock.now_ns(),
+                realtime=realtime,
+                clock=clock,
+                on_progress=on_progress,
+            )
+            return publisher.statistics()
+    finally:
+        await asyncio.to_thread(source.close)
+
+
+async def publish_media(
+    publisher: Publisher,
+    track_id: str,
+    source: MediaFile,
+    first: list[MediaFrame],
+    *,
+    start_ns: int,
+    realtime: bool,
+    clock: Clock,
+    on_progress: OnProgress | None,
+) -> None:
+    """Publishes `first` and all that `source` has after it, and closes the publisher at the file's end.
+
+    Each frame's capture time is `start_ns` and its media time. In real time a frame is published when it would have
+    been captured: every frame waits for its own place on the clock, so no delay adds up to the next.
+    """
+    origin_ns = clock.monotonic_ns()
+    end_ns = 0
+    frames = first
+    while frames:
+        for frame in frames:
+            end_ns = frame.media_time_ns + frame.duration_ns
+            ahead_ns = origin_ns + end_ns - clock.monotonic_ns()
+            if realtime and ahead_ns > 0:
+                await clock.sleep(ahead_ns / NANOSECONDS)
+            capture_ns = start_ns + frame.media_time_ns
+            await publisher.publish(
+                track_id, frame.payload, capture_time_ns=capture_ns, media_time_ns=frame.media_time_ns
+            )
+        if on_progress is not None:
+            on_progress(PublishProgress(end_ns, source.duration_ns, done=False))
+        frames = await asyncio.to_thread(source.read, READ_NS)
+    await publisher.close(start_ns + end_ns)
+    if on_progress is not None:
+        on_progress(PublishProgress(end_ns, source.duration_ns, done=True))

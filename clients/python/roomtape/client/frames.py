@@ -1,0 +1,55 @@
+"""How long a frame lasts, in samples."""
+
+from roomtape.client.clock import NANOSECONDS
+from roomtape.v1 import ingest_pb2, media_pb2
+
+__all__ = ["OPUS_RATE_HZ", "frame_samples", "opus_samples", "sample_rate_hz", "samples_ns"]
+
+OPUS_RATE_HZ = 48_000
+_PCM_SAMPLE_BYTES = 2
+
+# RFC 6716 §3.1: samples of one frame at 48 kHz for each configuration of the table-of-contents byte.
+_SILK = (480, 960, 1920, 2880)
+_HYBRID = (480, 960)
+_CELT = (120, 240, 480, 960)
+_OPUS_FRAME_SAMPLES = _SILK * 3 + _HYBRID * 2 + _CELT * 4
+
+# §3.2: codes 0 to 2 say how many frames a packet has, code 3 leaves it to the next byte.
+_OPUS_FRAME_COUNTS = (1, 2, 2)
+_COUNT_IN_NEXT_BYTE = 3
+_COUNT_MASK = 0x3F
+
+
+def opus_samples(packet: bytes) -> int:
+    """The samples at 48 kHz that an Opus packet plays; raises ValueError when it is none."""
+    if not packet:
+        raise ValueError("an Opus packet has at least one byte")
+    samples = _OPUS_FRAME_SAMPLES[packet[0] >> 3]
+    code = packet[0] & 3
+    if code != _COUNT_IN_NEXT_BYTE:
+        return samples * _OPUS_FRAME_COUNTS[code]
+    count = packet[1] & _COUNT_MASK if len(packet) > 1 else 0
+    if not count:
+        raise ValueError("an Opus packet of code 3 says how many frames it has")
+    return samples * count
+
+
+def sample_rate_hz(offer: ingest_pb2.TrackOffer) -> int:
+    """The track's own sample clock."""
+    return OPUS_RATE_HZ if offer.codec == media_pb2.CODEC_OPUS else offer.sample_rate_hz
+
+
+def frame_samples(offer: ingest_pb2.TrackOffer, payload: bytes) -> int:
+    """The samples for each channel that a payload of the track plays; raises ValueError when it can't be one."""
+    if offer.codec == media_pb2.CODEC_OPUS:
+        return opus_samples(payload)
+    channels = max(1, offer.channels)
+    samples, rest = divmod(len(payload), _PCM_SAMPLE_BYTES * channels)
+    if rest or not samples:
+        raise ValueError(f"{len(payload)} bytes are no whole samples of {channels} channels")
+    return samples
+
+
+def samples_ns(samples: int, rate_hz: int) -> int:
+    """The nanoseconds of `samples`, rounded down."""
+    return samples * NANOSECONDS // rate_hz

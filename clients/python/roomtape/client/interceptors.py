@@ -1,0 +1,184 @@
+"""gRPC's interceptors for asyncio and for threads; the generated stubs and their types stay as they are."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+import grpc
+from grpc import aio
+
+from roomtape.client.calls import CallPolicy
+from roomtape.client.errors import from_rpc_error
+
+__all__ = ["aio_interceptors", "intercept_sync"]
+
+_Req = TypeVar("_Req")
+_Res = TypeVar("_Res")
+
+if TYPE_CHECKING:
+    from grpc import _CallFuture, _CallIterator  # pyright: ignore[reportPrivateUsage]
+
+
+def aio_interceptors(policy: CallPolicy) -> Sequence[aio.ClientInterceptor]:
+    """The interceptors of an asyncio channel; gRPC wants one object for each kind of call."""
+    return (_AioUnary(policy), _AioServerStream(policy), _AioBothStreams(policy))
+
+
+def intercept_sync(channel: grpc.Channel, policy: CallPolicy) -> grpc.Channel:
+    """The channel with the same for threads. `future()` of its stubs returns when the call is over."""
+    return grpc.intercept_channel(channel, _Sync(policy))
+
+
+def _details(
+    policy: CallPolicy, details: aio.ClientCallDetails, timeout: float | None
+) -> aio.ClientCallDetails:
+    return aio.ClientCallDetails(
+        details.method,
+        timeout,
+        aio.Metadata(*policy.add_metadata(details.metadata)),
+        details.credentials,
+        details.wait_for_ready,
+    )
+
+
+class _AioUnary(aio.UnaryUnaryClientInterceptor):
+    def __init__(self, policy: CallPolicy) -> None:
+        self._policy = policy
+
+    async def intercept_unary_unary(
+        self,
+        continuation: Callable[[aio.ClientCallDetails, _Req], Awaitable[aio.UnaryUnaryCall[_Req, _Res]]],
+        client_call_details: aio.ClientCallDetails,
+        request: _Req,
+    ) -> aio.UnaryUnaryCall[_Req, _Res]:
+        prepared = self._policy.prepare(request)
+        attempts = self._policy.attempts(client_call_details.timeout)
+        while True:
+            call = await continuation(
+                _details(self._policy, client_call_details, attempts.timeout()), prepared
+            )
+            try:
+                await call
+            except aio.AioRpcError as cause:
+                error = from_rpc_error(cause)
+                wait_seconds = attempts.wait_seconds(error)
+                if wait_seconds is None:
+                    raise error from cause
+                await asyncio.sleep(wait_seconds)
+            else:
+                return call
+
+
+class _AioServerStream(aio.UnaryStreamClientInterceptor):
+    def __init__(self, policy: CallPolicy) -> None:
+        self._policy = policy
+
+    async def intercept_unary_stream(
+        self,
+        continuation: Callable[[aio.ClientCallDetails, _Req], Awaitable[aio.UnaryStreamCall[_Req, _Res]]],
+        client_call_details: aio.ClientCallDetails,
+        request: _Req,
+    ) -> AsyncIterator[_Res]:
+        details = _details(self._policy, client_call_details, client_call_details.timeout)
+        return _translated(await continuation(details, request))
+
+
+class _AioBothStreams(aio.StreamStreamClientInterceptor):
+    def __init__(self, policy: CallPolicy) -> None:
+        self._policy = policy
+
+    async def intercept_stream_stream(
+        self,
+        continuation: Callable[
+            [aio.ClientCallDetails, AsyncIterable[_Req] | Iterable[_Req]],
+            Awaitable[aio.StreamStreamCall[_Req, _Res]],
+        ],
+        client_call_details: aio.ClientCallDetails,
+        request_iterator: AsyncIterable[_Req] | Iterable[_Req],
+    ) -> AsyncIterator[_Res]:
+        details = _details(self._policy, client_call_details, client_call_details.timeout)
+        return _translated(await continuation(details, request_iterator))
+
+
+async def _translated(call: AsyncIterable[_Res]) -> AsyncIterator[_Res]:
+    try:
+        async for response in call:
+            yield response
+    except aio.AioRpcError as cause:
+        raise from_rpc_error(cause) from cause
+
+
+class _SyncDetails(grpc.ClientCallDetails):
+    def __init__(self, policy: CallPolicy, given: grpc.ClientCallDetails, timeout: float | None) -> None:
+        self.method = given.method
+        self.timeout = timeout
+        self.metadata = policy.add_metadata(given.metadata)
+        self.credentials = given.credentials
+        self.wait_for_ready = given.wait_for_ready
+        self.compression = given.compression
+
+
+class _Sync(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor
+):
+    def __init__(self, policy: CallPolicy) -> None:
+        self._policy = policy
+
+    def intercept_unary_unary(
+        self,
+        continuation: "Callable[[grpc.ClientCallDetails, _Req], _CallFuture[_Res]]",
+        client_call_details: grpc.ClientCallDetails,
+        request: _Req,
+    ) -> "_CallFuture[_Res]":
+        prepared = self._policy.prepare(request)
+        attempts = self._policy.attempts(client_call_details.timeout)
+        while True:
+            call = continuation(_SyncDetails(self._policy, client_call_details, attempts.timeout()), prepared)
+            try:
+                call.result()
+            except grpc.RpcError as cause:
+                error = from_rpc_error(cause)
+                wait_seconds = attempts.wait_seconds(error)
+                if wait_seconds is None:
+                    raise error from cause
+                time.sleep(wait_seconds)
+            else:
+                return call
+
+    def intercept_unary_stream(
+        self,
+        continuation: "Callable[[grpc.ClientCallDetails, _Req], _CallIterator[_Res]]",
+        client_call_details: grpc.ClientCallDetails,
+        request: _Req,
+    ) -> "_CallIterator[_Res]":
+        details = _SyncDetails(self._policy, client_call_details, client_call_details.timeout)
+        return cast("_CallIterator[_Res]", _SyncStream(continuation(details, request)))
+
+    def intercept_stream_stream(
+        self,
+        continuation: "Callable[[grpc.ClientCallDetails, Iterator[_Req]], _CallIterator[_Res]]",
+        client_call_details: grpc.ClientCallDetails,
+        request_iterator: Iterator[_Req],
+    ) -> "_CallIterator[_Res]":
+        details = _SyncDetails(self._policy, client_call_details, client_call_details.timeout)
+        return cast("_CallIterator[_Res]", _SyncStream(continuation(details, request_iterator)))
+
+
+class _SyncStream(Generic[_Res]):
+    """A response stream whose errors are typed; all else is the call's own."""
+
+    def __init__(self, call: "_CallIterator[_Res]") -> None:
+        self._call = call
+
+    def __iter__(self) -> Iterator[_Res]:
+        return self
+
+    def __next__(self) -> _Res:
+        try:
+            return next(self._call)
+        except grpc.RpcError as cause:
+            raise from_rpc_error(cause) from cause
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._call, name)

@@ -1,0 +1,166 @@
+"""Frames out of media files, by PyAV (the extra `roomtape[media]`).
+
+Opus in Ogg, WebM, Matroska and MP4 is handed out packet by packet, untouched. Everything else is decoded, resampled
+to 48 kHz and cut into frames of 20 ms: PCM, or Opus if a bit rate for it is given.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, SupportsBytes, cast
+
+from roomtape.client.clock import NANOSECONDS
+from roomtape.client.frames import OPUS_RATE_HZ, opus_samples, samples_ns
+from roomtape.v1 import ingest_pb2, media_pb2
+
+if TYPE_CHECKING:
+    import av
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+__all__ = ["MediaFile", "MediaFrame"]
+
+RATE_HZ = 48_000
+FRAME_SAMPLES = 960
+MAX_CHANNELS = 2
+
+# Containers whose Opus packets are plain ones; MPEG-TS puts a header of its own before each.
+_PLAIN_OPUS = frozenset({"ogg", "webm", "matroska", "mp4", "mov"})
+
+# Time stamps of WebM are whole milliseconds; what is off by more is a pause.
+PAUSE_SAMPLES = 120
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFrame:
+    """One frame: its payload, when it plays, counted from the file's first frame, and how long."""
+
+    payload: bytes
+    media_time_ns: int
+    duration_ns: int
+
+
+class MediaFile:
+    """The first audio stream of a file. All methods block.
+
+    `opus_bitrate_bps` asks for Opus where the file has none. Raises ModuleNotFoundError without the extra `media`,
+    OSError for files that can't be read, ValueError for those without audio.
+    """
+
+    def __init__(self, path: str | Path, opus_bitrate_bps: int | None = None) -> None:
+        import av
+
+        self._container: InputContainer = av.open(str(path))
+        try:
+            self._stream = _first_audio(self._container, path)
+            self.channels = min(MAX_CHANNELS, self._stream.codec_context.channels)
+            self._frames = self._choose(opus_bitrate_bps)
+        except BaseException:
+            self._container.close()
+            raise
+
+    @property
+    def duration_ns(self) -> int | None:
+        """How long the file says that it is; None when it does not."""
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            return int(self._stream.duration * self._stream.time_base * NANOSECONDS)
+        if self._container.duration is not None:
+            return self._container.duration * (NANOSECONDS // 1_000_000)
+        return None
+
+    def offer(self, track_id: str) -> ingest_pb2.TrackOffer:
+        """The track to publish the file as."""
+        return ingest_pb2.TrackOffer(
+            track_id=track_id, codec=self.codec, sample_rate_hz=RATE_HZ, channels=self.channels
+        )
+
+    def read(self, at_least_ns: int) -> list[MediaFrame]:
+        """The next frames, of `at_least_ns` together; fewer, or none, at the end of the file."""
+        frames: list[MediaFrame] = []
+        end_ns: int | None = None
+        for frame in self._frames:
+            frames.append(frame)
+            end_ns = frame.media_time_ns + at_least_ns if end_ns is None else end_ns
+            if frame.media_time_ns + frame.duration_ns >= end_ns:
+                break
+        return frames
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._container.close()
+
+    def _choose(self, opus_bitrate_bps: int | None) -> Iterator[MediaFrame]:
+        formats = set(self._container.format.name.split(","))
+        codec = self._stream.codec_context.name
+        is_opus = codec in ("opus", "libopus") and self._stream.codec_context.channels <= MAX_CHANNELS
+        self.codec: media_pb2.Codec.ValueType = media_pb2.CODEC_OPUS
+        if is_opus and formats & _PLAIN_OPUS:
+            return self._untouched()
+        if opus_bitrate_bps is not None:
+            return self._encoded(opus_bitrate_bps)
+        self.codec = media_pb2.CODEC_PCM_S16LE
+        return self._pcm()
+
+    def _untouched(self) -> Iterator[MediaFrame]:
+        first: int | None = None
+        position = 0
+        for packet in self._container.demux(self._stream):
+            payload = bytes(packet)
+            if not payload:
+                continue
+            if packet.pts is not None:
+                stamp = round(packet.pts * packet.time_base * OPUS_RATE_HZ)
+                first = stamp if first is None else first
+                if stamp - first - position > PAUSE_SAMPLES:
+                    position = stamp - first
+            samples = opus_samples(payload)
+            yield _frame(payload, position, samples)
+            position += samples
+
+    def _pcm(self) -> Iterator[MediaFrame]:
+        position = 0
+        for frame in self._resampled():
+            payload = bytes(frame.planes[0])[: frame.samples * self.channels * 2]
+            yield _frame(payload, position, frame.samples)
+            position += frame.samples
+
+    def _encoded(self, bitrate_bps: int) -> Iterator[MediaFrame]:
+        import av
+
+        encoder = av.AudioCodecContext.create("libopus", "w")
+        encoder.sample_rate, encoder.format, encoder.layout = RATE_HZ, "s16", self._layout
+        encoder.bit_rate = bitrate_bps
+        position = 0
+        for frame in itertools.chain(self._resampled(), (None,)):
+            for packet in cast("list[SupportsBytes]", encoder.encode(frame)):  # pyright: ignore[reportUnknownMemberType]
+                payload = bytes(packet)
+                samples = opus_samples(payload)
+                yield _frame(payload, position, samples)
+                position += samples
+
+    def _resampled(self) -> "Iterator[av.AudioFrame]":
+        import av
+
+        resampler = av.AudioResampler(
+            format="s16", layout=self._layout, rate=RATE_HZ, frame_size=FRAME_SAMPLES
+        )
+        for frame in self._container.decode(self._stream):
+            frame.pts = None
+            yield from resampler.resample(frame)
+        yield from resampler.resample(None)
+
+    @property
+    def _layout(self) -> str:
+        return "mono" if self.channels == 1 else "stereo"
+
+
+def _first_audio(container: "InputContainer", path: str | Path) -> "AudioStream":
+    if not container.streams.audio:
+        raise ValueError(f"{path} has no audio")
+    return container.streams.audio[0]
+
+
+def _frame(payload: bytes, position: int, samples: int) -> MediaFrame:
+    start_ns = samples_ns(position, RATE_HZ)
+    return MediaFrame(payload, start_ns, samples_ns(position + samples, RATE_HZ) - start_ns)
