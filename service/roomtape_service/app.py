@@ -31,7 +31,7 @@ from roomtape_service.rpc.files import FileServicer
 from roomtape_service.rpc.recording import RecordingServicer
 from roomtape_service.rpc.room import RoomServicer
 from roomtape_service.rpc.server import RpcServer
-from roomtape_service.rpc.watch import WatchServicer
+from roomtape_service.rpc.watch import WatchService, WatchSettings
 from roomtape_service.settings import Settings
 from roomtape_service.storage.secrets import SecretBox, load_or_create_key
 from roomtape_service.storage.stores import Stores
@@ -69,9 +69,13 @@ class Node:
         return self._server.port
 
     @property
-    def http_port(self) -> int:
-        """The port on which files are played from, once started."""
-        return self._playback.port
+    def http_address(self) -> str:
+        """The host and port from which files are played, once started."""
+        return f"{self._settings.http_listen.host}:{self._playback.port}"
+
+    async def wait_for_worker(self, timeout_seconds: float) -> bool:
+        """Whether a worker is there, or comes within the time."""
+        return await self._pool.wait_for_worker(timeout_seconds)
 
     async def start(self) -> None:
         """Opens, takes up what the last node left, and serves."""
@@ -142,10 +146,23 @@ class Node:
         self._rooms.listen(self._tasks)
         self._rooms.listen(self._orders)
         self._holding = Holding(self._rooms, self._participants, self._tasks, self._orders, clock)
-        self._retention = Retention(self._database, self._log, settings, clock)
+        self._retention = Retention(
+            self._database,
+            self._log,
+            clock,
+            keep_seconds=settings.event_retention_hours * 3600,
+            keep_events=settings.event_retention_count,
+        )
         self._playback = Playback(settings, self._stores, secret_box, clock)
         self._ingest = IngestServicer(self._rooms, self._participants, clock)
-        self._watch = WatchServicer(self._log, settings, clock, self._random)
+        self._watch = WatchService(
+            self._log,
+            self._random,
+            WatchSettings(
+                streams_per_application=settings.watch_streams_per_application,
+                stall_seconds=settings.watch_stall_seconds,
+            ),
+        )
         recording = RecordingServicer(self._database, self._rooms, self._tasks, self._orders, self._log)
         room = RoomServicer(self._database, self._rooms, self._participants)
         files = FileServicer(self._database, self._stores, self._playback, clock)

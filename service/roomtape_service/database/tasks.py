@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -56,24 +56,7 @@ class TaskRow:
         return {str(key): str(value) for key, value in json.loads(self.labels).items()}
 
 
-_COLUMNS = (
-    tasks.c.task_id,
-    tasks.c.app_id,
-    tasks.c.room_id,
-    tasks.c.room_key,
-    tasks.c.client_task_id,
-    tasks.c.state,
-    tasks.c.mode,
-    tasks.c.subscription,
-    tasks.c.output,
-    tasks.c.labels,
-    tasks.c.stop_reason,
-    tasks.c.start_ns,
-    tasks.c.stop_ns,
-    tasks.c.complete_ns,
-    tasks.c.idle_since_ns,
-    tasks.c.last_task_sequence,
-)
+_COLUMNS = tuple(tasks.c[field.name] for field in fields(TaskRow))
 
 
 async def insert_task(connection: AsyncConnection, row: TaskRow) -> None:

@@ -143,13 +143,14 @@ class RecordingServicer(task_pb2_grpc.RecordingServiceServicer):
                 before=before,
                 limit=size + 1,
             )
+            head = await self._log.head(connection, request.app_id)
             page, is_last = rows[:size], len(rows) <= size
             return task_pb2.ListTasksResponse(
                 tasks=[task_proto(row) for row in page],
                 next_page_token=""
                 if is_last
                 else write_token(request, (page[-1].start_ns, page[-1].task_id)),
-                resume_token=await self._log.token_at_head(connection, request.app_id),
+                resume_token=self._log.resume_token(request.app_id, head),
             )
 
         return await self._database.read(read)

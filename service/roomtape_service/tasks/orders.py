@@ -147,9 +147,8 @@ class TaskOrders:
                     return _Started(repeated)
                 running = self._same_client_task(room, request)
                 if running is not None:
-                    token = self._log.resume_token(
-                        request.app_id, await self._log.head(uow.connection, request.app_id)
-                    )
+                    head = await self._log.head(uow.connection, request.app_id)
+                    token = self._log.resume_token(request.app_id, head)
                     return _Started(task_pb2.StartRecordResponse(task=running.proto, resume_token=token))
                 if not profile.concurrent_tasks:
                     self._require_free(room)

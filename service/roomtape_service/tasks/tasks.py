@@ -82,6 +82,10 @@ class Tasks:
             applies += await self.adjust(uow, task, room, users, task.proto)
         return applies
 
+    async def room_closed(self, uow: UnitOfWork, room: LiveRoom) -> Sequence[Apply]:
+        """Nothing: the orders stop the room's tasks."""
+        return ()
+
     async def adjust(
         self, uow: UnitOfWork, task: LiveTask, room: LiveRoom, users: Users, wanted: task_pb2.Task
     ) -> list[Apply]:
