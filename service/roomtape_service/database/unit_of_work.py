@@ -86,7 +86,10 @@ class UnitOfWork:
                 "payload": event.SerializeToString(),
             },
         )
-        appended.append(event)
+        # The caller's message is the caller's; listeners get what was stored.
+        stored = event_pb2.Event()
+        stored.CopyFrom(event)
+        appended.append(stored)
         return event
 
     async def lock_application(self, app_id: str) -> None:

@@ -1,0 +1,108 @@
+"""The log as rows: reading on from a place, and taking old events away."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roomtape.v1 import error_pb2, event_pb2, task_pb2
+from roomtape_service.database.tables import applications, events, tasks
+from roomtape_service.database.unit_of_work import UnitOfWork
+from roomtape_service.errors import Refusal
+
+__all__ = ["Bounds", "after", "bounds", "compact", "expired_through", "is_over"]
+
+_ENDED = (task_pb2.TASK_STATE_COMPLETED, task_pb2.TASK_STATE_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a log holds: the events from `compacted + 1` to `head`."""
+
+    head: int
+    compacted: int
+
+
+async def bounds(connection: AsyncConnection, app_id: str) -> Bounds:
+    """The ends of an application's log. Raises Refusal APPLICATION_NOT_FOUND."""
+    query = select(applications.c.last_sequence, applications.c.compacted_sequence)
+    row = (await connection.execute(query.where(applications.c.app_id == app_id))).first()
+    if row is None:
+        raise Refusal(
+            error_pb2.ERROR_REASON_APPLICATION_NOT_FOUND,
+            f"There is no application {app_id!r}.",
+            metadata={"appId": app_id},
+        )
+    return Bounds(row.last_sequence, row.compacted_sequence)
+
+
+async def after(
+    connection: AsyncConnection,
+    app_id: str,
+    sequence: int,
+    limit: int,
+    *,
+    task_ids: frozenset[str] = frozenset(),
+    room_ids: frozenset[str] = frozenset(),
+    types: frozenset[int] = frozenset(),
+) -> Sequence[event_pb2.Event]:
+    """The first `limit` events after `sequence` that meet every condition which is not empty."""
+    conditions: list[ColumnElement[bool]] = [events.c.app_id == app_id, events.c.sequence > sequence]
+    if task_ids:
+        conditions.append(events.c.task_id.in_(sorted(task_ids)))
+    if room_ids:
+        conditions.append(events.c.room_id.in_(sorted(room_ids)))
+    if types:
+        conditions.append(events.c.type.in_(sorted(types)))
+    query = select(events.c.payload).where(*conditions).order_by(events.c.sequence).limit(limit)
+    return [event_pb2.Event.FromString(payload) for payload in await connection.scalars(query)]
+
+
+async def is_over(connection: AsyncConnection, app_id: str, task_id: str, sequence: int) -> bool:
+    """Whether the task has ended and all of its events lie at or before `sequence`."""
+    later = exists().where(
+        events.c.task_id == task_id, events.c.app_id == app_id, events.c.sequence > sequence
+    )
+    query = select(tasks.c.task_id).where(
+        tasks.c.app_id == app_id, tasks.c.task_id == task_id, tasks.c.state.in_(_ENDED), ~later
+    )
+    return (await connection.execute(query)).first() is not None
+
+
+async def expired_through(
+    connection: AsyncConnection, app_id: str, *, keep_events: int, older_than_ns: int
+) -> tuple[Bounds, int]:
+    """The log's ends, and the newest sequence that need not be kept.
+
+    That is one which `keep_events` follow, or which is too old like all before it.
+    """
+    ends = await bounds(connection, app_id)
+    young = (
+        select(events.c.sequence)
+        .where(
+            events.c.app_id == app_id,
+            events.c.sequence > ends.compacted,
+            events.c.event_ns >= older_than_ns,
+        )
+        .order_by(events.c.sequence)
+        .limit(1)
+    )
+    oldest_kept = await connection.scalar(young)
+    by_age = ends.head if oldest_kept is None else oldest_kept - 1
+    return ends, max(by_age, ends.head - keep_events, ends.compacted)
+
+
+async def compact(uow: UnitOfWork, app_id: str, through: int, limit: int) -> int:
+    """Takes away up to `limit` of the oldest events up to `through`; the newest that is gone then."""
+    await uow.lock_application(app_id)
+    ends = await bounds(uow.connection, app_id)
+    through = min(through, ends.compacted + limit, ends.head)
+    if through > ends.compacted:
+        await uow.connection.execute(
+            delete(events).where(events.c.app_id == app_id, events.c.sequence <= through)
+        )
+        await uow.connection.execute(
+            update(applications).where(applications.c.app_id == app_id).values(compacted_sequence=through)
+        )
+    return max(through, ends.compacted)

@@ -1,0 +1,194 @@
+"""The event log: one for each application, read by any number of cursors."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roomtape.v1 import error_pb2, event_pb2
+from roomtape_service.database import Database
+from roomtape_service.database import events as event_rows
+from roomtape_service.errors import Refusal
+from roomtape_service.events import token
+from roomtape_service.events.cursor import BATCH_EVENTS, Cursor
+from roomtape_service.events.filter import EventFilter
+from roomtape_service.events.tail import LoggedEvent, Tail
+
+__all__ = ["EventLog"]
+
+# Events of a watched application in memory: a watcher that is slow for a moment need not read the database.
+_TAIL_EVENTS = 1024
+# Read ahead when an application is watched again, since watchers come back with tokens close to the head.
+_FIRST_EVENTS = 256
+# Cursors that read the database at once; the others wait, and leave its connections to the calls.
+_READS = 2
+# Deleted in one unit of work, so that writers wait for milliseconds only.
+_COMPACTED_EVENTS = 500
+
+
+class EventLog:
+    """Reads what units of work appended. Between `start` and `aclose` it follows the database's commits."""
+
+    def __init__(self, database: Database, *, tail_events: int = _TAIL_EVENTS) -> None:
+        self._database = database
+        self._tail_events = tail_events
+        self._tails: dict[str, Tail] = {}
+        self._reads = asyncio.Semaphore(_READS)
+        self._started = False
+
+    async def start(self) -> None:
+        """Follows the commits of the database, which must be open."""
+        self._database.subscribe(self._committed)
+        self._started = True
+
+    async def aclose(self) -> None:
+        """Follows them no more. Idempotent."""
+        if self._started:
+            self._started = False
+            self._database.unsubscribe(self._committed)
+
+    def resume_token(self, app_id: str, sequence: int) -> str:
+        """The token from which a watch gets every event after `sequence`."""
+        return token.encode(self._database.epoch, app_id, sequence)
+
+    async def head(self, connection: AsyncConnection, app_id: str) -> int:
+        """The newest sequence, as the connection's transaction sees it. Raises APPLICATION_NOT_FOUND."""
+        return (await event_rows.bounds(connection, app_id)).head
+
+    @asynccontextmanager
+    async def cursor(
+        self,
+        app_id: str,
+        wanted: EventFilter,
+        *,
+        resume_token: str | None = None,
+        oldest: bool = False,
+    ) -> AsyncIterator[Cursor]:
+        """A cursor after the token, before the oldest event, or at the head.
+
+        Raises Refusal APPLICATION_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST.
+        """
+        place = None if resume_token is None else token.decode(resume_token, app_id)
+        tail = self._tails.get(app_id)
+        if tail is None:
+            tail = self._tails[app_id] = Tail(app_id, self._database.epoch, self._tail_events)
+        cursor = Cursor(tail, wanted, self._read)
+        tail.attach(cursor)
+        try:
+            await self._load(tail)
+            if place is not None:
+                await self._check(tail, place)
+                cursor.position = place.sequence
+            else:
+                cursor.position = tail.compacted if oldest else tail.head
+            yield cursor
+        finally:
+            tail.detach(cursor)
+            if tail.unused and self._tails.get(app_id) is tail:
+                del self._tails[app_id]
+
+    async def is_over(self, app_id: str, task_id: str, sequence: int) -> bool:
+        """Whether the task ended and no event of it follows after `sequence`."""
+        return await self._database.read(
+            lambda connection: event_rows.is_over(connection, app_id, task_id, sequence)
+        )
+
+    async def compact(self, app_id: str, through: int) -> int:
+        """Takes the events up to `through` away, a few at a time; the newest that is gone then."""
+        gone = -1
+        while True:
+            before, gone = (
+                gone,
+                await self._database.write(
+                    lambda uow: event_rows.compact(uow, app_id, through, _COMPACTED_EVENTS)
+                ),
+            )
+            if app_id in self._tails:
+                self._tails[app_id].drop_through(gone)
+            if gone >= through or gone == before:
+                return gone
+
+    def _committed(self, events: Sequence[event_pb2.Event]) -> None:
+        tail = self._tails.get(events[0].app_id)
+        if tail is not None:
+            tail.extend(events)
+
+    async def _load(self, tail: Tail) -> None:
+        """Reads the head once, however many watchers come at the same time."""
+        async with tail.loading:
+            if tail.loaded:
+                return
+            ends, events = await self._database.read(lambda connection: self._newest(connection, tail.app_id))
+            tail.fill(events, ends.head, ends.compacted)
+
+    async def _newest(
+        self, connection: AsyncConnection, app_id: str
+    ) -> tuple[event_rows.Bounds, Sequence[event_pb2.Event]]:
+        ends = await event_rows.bounds(connection, app_id)
+        count = min(_FIRST_EVENTS, self._tail_events)
+        first = max(ends.compacted, ends.head - count)
+        return ends, await event_rows.after(connection, app_id, first, count)
+
+    async def _check(self, tail: Tail, place: token.ResumeToken) -> None:
+        ends = event_rows.Bounds(tail.head, tail.compacted)
+        if place.sequence > ends.head:
+            # The token may be of a commit of which this process was not told.
+            ends = await self._database.read(lambda connection: event_rows.bounds(connection, tail.app_id))
+        if place.epoch != self._database.epoch or place.sequence > ends.head:
+            raise self._refusal(
+                error_pb2.ERROR_REASON_EVENT_HISTORY_LOST,
+                "The resume token is of a log that is gone",
+                tail.app_id,
+                ends.compacted,
+            )
+        if place.sequence < ends.compacted:
+            raise self._compacted(tail.app_id, place.sequence, ends.compacted)
+
+    async def _read(self, cursor: Cursor, tail: Tail) -> Sequence[LoggedEvent]:
+        async def read(connection: AsyncConnection) -> tuple[event_rows.Bounds, Sequence[event_pb2.Event]]:
+            return await event_rows.bounds(connection, tail.app_id), await event_rows.after(
+                connection,
+                tail.app_id,
+                cursor.position,
+                BATCH_EVENTS,
+                task_ids=cursor.filter.task_ids,
+                room_ids=cursor.filter.room_ids,
+                types=cursor.filter.types,
+            )
+
+        async with self._reads:
+            ends, events = await self._database.read(read)
+        if cursor.position < ends.compacted:
+            raise self._compacted(tail.app_id, cursor.position, ends.compacted)
+        # Fewer than asked for: what follows them in the snapshot does not match.
+        cursor.position = events[-1].sequence if len(events) == BATCH_EVENTS else ends.head
+        return [LoggedEvent.of(event, self._database.epoch) for event in events]
+
+    def _compacted(self, app_id: str, sequence: int, compacted: int) -> Refusal:
+        return self._refusal(
+            error_pb2.ERROR_REASON_EVENT_HISTORY_COMPACTED,
+            f"The events after {sequence} were compacted",
+            app_id,
+            compacted,
+            sequence=str(sequence),
+        )
+
+    def _refusal(
+        self,
+        reason: error_pb2.ErrorReason.ValueType,
+        what: str,
+        app_id: str,
+        compacted: int,
+        **metadata: str,
+    ) -> Refusal:
+        return Refusal(
+            reason,
+            f"{what}; the oldest event that is kept is {compacted + 1}, start at oldestResumeToken or read the "
+            "state anew.",
+            metadata={
+                "oldestSequence": str(compacted + 1),
+                "oldestResumeToken": self.resume_token(app_id, compacted),
+                **metadata,
+            },
+        )

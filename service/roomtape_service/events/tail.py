@@ -1,0 +1,149 @@
+"""The newest events of one application, in memory, and the cursors that wait for more."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from roomtape.v1 import event_pb2, task_pb2
+from roomtape_service.events import token
+from roomtape_service.events.filter import EventFilter
+
+__all__ = ["LoggedEvent", "Tail", "Waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """An event as every watcher gets it: `response` is the serialized WatchEventsResponse."""
+
+    sequence: int
+    task_id: str
+    room_id: str
+    type: int
+    ends_task: bool
+    response: bytes
+
+    @classmethod
+    def of(cls, event: event_pb2.Event, epoch: str) -> "LoggedEvent":
+        """Serializes an event, once for all watchers."""
+        response = event_pb2.WatchEventsResponse(
+            resume_token=token.encode(epoch, event.app_id, event.sequence), event=event
+        )
+        failed = (
+            event.type == event_pb2.EVENT_TYPE_TASK_STATE_CHANGED
+            and event.task.task.state == task_pb2.TASK_STATE_FAILED
+        )
+        return cls(
+            event.sequence,
+            event.task_id,
+            event.room_id,
+            event.type,
+            failed or event.type == event_pb2.EVENT_TYPE_TASK_FILES_COMPLETE,
+            response.SerializeToString(),
+        )
+
+
+class Waiting(Protocol):
+    """A cursor, as the tail sees it."""
+
+    filter: EventFilter
+
+    def wake(self, at: int) -> None:
+        """Something happened after the place `at`; nothing that matches lies between the cursor and `at`."""
+        ...
+
+
+class Tail:
+    """Events without a hole up to `head`, the newest event that is known to be durable.
+
+    Cursors that wait are woken by events that they want only: those that wait for named tasks are found by the
+    task, the others are asked one by one.
+    """
+
+    def __init__(self, app_id: str, epoch: str, capacity: int) -> None:
+        self.app_id = app_id
+        self.head = 0
+        self.compacted = 0
+        self.loading = asyncio.Lock()
+        self._epoch = epoch
+        self._capacity = capacity
+        self._events: list[LoggedEvent] = []
+        self._early: list[event_pb2.Event] | None = []
+        self._by_task: dict[str, set[Waiting]] = {}
+        self._others: set[Waiting] = set()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether `fill` was called."""
+        return self._early is None
+
+    @property
+    def unused(self) -> bool:
+        """Whether no cursor is left."""
+        return not self._others and not self._by_task
+
+    def attach(self, cursor: Waiting) -> None:
+        """From now on the cursor is woken."""
+        for task_id in cursor.filter.task_ids:
+            self._by_task.setdefault(task_id, set()).add(cursor)
+        if not cursor.filter.task_ids:
+            self._others.add(cursor)
+
+    def detach(self, cursor: Waiting) -> None:
+        """It is woken no more."""
+        for task_id in cursor.filter.task_ids:
+            waiting = self._by_task[task_id]
+            waiting.discard(cursor)
+            if not waiting:
+                del self._by_task[task_id]
+        self._others.discard(cursor)
+
+    def fill(self, events: Sequence[event_pb2.Event], head: int, compacted: int) -> None:
+        """Takes what the database holds; what was committed while that was read follows it."""
+        self._events = [LoggedEvent.of(event, self._epoch) for event in events]
+        self.head, self.compacted = head, compacted
+        early, self._early = self._early, None
+        self.extend(early or ())
+
+    def extend(self, events: Iterable[event_pb2.Event]) -> None:
+        """Takes events that were committed, and wakes who wants them."""
+        for event in events:
+            if self._early is not None:
+                self._early.append(event)
+            elif event.sequence > self.head:
+                self._append(LoggedEvent.of(event, self._epoch))
+
+    def drop_through(self, sequence: int) -> None:
+        """Forgets events that were compacted."""
+        self.compacted = max(self.compacted, sequence)
+        if self._events:
+            del self._events[: max(0, sequence + 1 - self._events[0].sequence)]
+
+    def after(self, sequence: int, limit: int) -> Sequence[LoggedEvent] | None:
+        """Up to `limit` events after `sequence`, or None if some of them are not in memory any more."""
+        if sequence >= self.head:
+            return ()
+        if not self._events or sequence + 1 < self._events[0].sequence:
+            return None
+        start = sequence + 1 - self._events[0].sequence
+        return self._events[start : start + limit]
+
+    def _append(self, logged: LoggedEvent) -> None:
+        if logged.sequence != self.head + 1:
+            # The answer to a commit was lost. Everybody reads the hole from the database.
+            self._events.clear()
+            self.head = logged.sequence
+            self._events.append(logged)
+            for cursor in self._all():
+                cursor.wake(0)
+            return
+        before, self.head = self.head, logged.sequence
+        self._events.append(logged)
+        if len(self._events) >= 2 * self._capacity:
+            del self._events[: -self._capacity]
+        for cursor in (*self._by_task.get(logged.task_id, ()), *self._others):
+            if cursor.filter.matches(logged.task_id, logged.room_id, logged.type):
+                cursor.wake(before)
+
+    def _all(self) -> set[Waiting]:
+        return self._others.union(*self._by_task.values())
