@@ -1,6 +1,5 @@
 """Server processes for tests: ports, waiting until they answer, and their end."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -44,8 +43,6 @@ def accepts(port: int) -> bool:
 @contextmanager
 def running(command: Sequence[str], is_ready: Callable[[], bool], log: Path) -> Iterator[None]:
     """Runs a server while the block runs; it ends by SIGKILL. Its output goes to `log`."""
-    # What a server leaves among temporary files goes when its folder goes.
-    environment = os.environ | {"TMPDIR": str(log.parent)}
     with (
         log.open("ab") as output,
         subprocess.Popen(
@@ -54,7 +51,6 @@ def running(command: Sequence[str], is_ready: Callable[[], bool], log: Path) -> 
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=log.parent,
-            env=environment,
         ) as process,
     ):
         try:

@@ -11,8 +11,10 @@ from tests.support.servers import binary, free_ports, running
 
 __all__ = ["WeedServer", "weed_server"]
 
-# gRPC ports are these and 10,000 more.
-_HIGHEST_PORT = 55_000
+_GRPC_PORT_OFFSET = 10_000
+_HIGHEST_PORT = 65_536 - _GRPC_PORT_OFFSET
+# Where it makes sockets whatever TMPDIR says, and leaves them when it is killed.
+_SOCKETS = Path("/tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,9 @@ def weed_server(folder: Path, bucket: str) -> Iterator[WeedServer]:
     with running(command, lambda: _is_ready(f"{server.endpoint}/status"), folder / "weed.log"):
         _make_bucket(f"http://127.0.0.1:{ports[2]}/buckets/{bucket}/")
         yield server
+    for port in (*ports, *(port + _GRPC_PORT_OFFSET for port in ports)):
+        for left in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+            left.unlink(missing_ok=True)
 
 
 def _is_ready(url: str) -> bool:
