@@ -1,0 +1,179 @@
+"""What a room's feed tells its worker, and what it holds until it is safe."""
+
+import pytest
+
+from roomtape_service.recording import protocol
+from roomtape_service.recording.front.feed import FeedFacts, RoomFeed, TrackIndex
+from roomtape_service.recording.front.recording import FeedRecording, RecordingFacts
+from roomtape_service.recording.front.track import FeedTrack, TrackFacts
+
+NOW = 1_700_000_000_000_000_000
+
+
+class Worker:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.messages: list[protocol.Message] = []
+        self._decoder = protocol.MessageDecoder()
+
+    def send(self, message: bytes) -> None:
+        self.messages += self._decoder.feed(message)
+
+    def take(self) -> list[protocol.Message]:
+        messages, self.messages = self.messages, []
+        return messages
+
+    def frames(self) -> list[bytes]:
+        return [each.batch for each in self.take() if isinstance(each, protocol.Frames)]
+
+
+@pytest.fixture
+def index() -> TrackIndex:
+    return {}
+
+
+@pytest.fixture
+def feed(index: TrackIndex) -> RoomFeed:
+    return RoomFeed(FeedFacts("room", protocol.RoomClock.ARRIVAL, NOW), index)
+
+
+def recording(name: str = "r1") -> FeedRecording:
+    return FeedRecording(
+        RecordingFacts(
+            recording_id=name,
+            task_id="t1",
+            kind=protocol.RecordingKind.SINGLE,
+            containers=(protocol.Container.WAV,),
+            segment_ns=7200 * 10**9,
+            segment_bytes=1 << 31,
+            bitrate=64000,
+            mute_ends_segment=False,
+            break_wait_ns=30 * 10**9,
+            from_ns=NOW,
+        )
+    )
+
+
+def track(feed: RoomFeed, name: str = "mic") -> FeedTrack:
+    return feed.add_track(TrackFacts(f"s1/{name}", "anna", protocol.TrackCodec.OPUS, 48000, 1))
+
+
+def test_frames_that_nobody_records_are_safe_at_once(feed: RoomFeed) -> None:
+    mic = track(feed)
+    feed.push(mic, 5, NOW, b"batch")
+    assert mic.acknowledged == 5
+    assert not mic.held
+
+
+def test_recorded_frames_are_held_until_the_worker_says_that_they_are_safe(feed: RoomFeed) -> None:
+    worker, mic = Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(worker)
+    feed.set_tracks("r1", [mic.facts.key])
+    worker.take()
+    feed.push(mic, 5, NOW, b"one")
+    feed.push(mic, 10, NOW, b"two")
+    assert worker.frames() == [b"one", b"two"]
+    assert mic.acknowledged == 0
+    feed.safe(mic, 5)
+    assert mic.acknowledged == 5
+    assert [held.batch for held in mic.held] == [b"two"]
+
+
+def test_another_worker_gets_everything_that_is_not_safe(feed: RoomFeed) -> None:
+    first, second, mic = Worker(), Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(first)
+    feed.set_tracks("r1", [mic.facts.key])
+    for sequence, batch in ((5, b"one"), (10, b"two"), (15, b"three")):
+        feed.push(mic, sequence, NOW, batch)
+    feed.safe(mic, 5)
+    feed.detach()
+    feed.push(mic, 20, NOW, b"four")
+    feed.recordings["r1"].continue_after(0, NOW + 10**9, {mic.facts.key: protocol.Resume(5, NOW)})
+    feed.attach(second)
+    messages = second.take()
+    kinds = [type(each) for each in messages]
+    assert kinds.index(protocol.RecordingTracks) < kinds.index(protocol.Frames)
+    start = next(each for each in messages if isinstance(each, protocol.RecordingStart))
+    assert start.next_segment == 1
+    assert start.resume == {mic.facts.key: protocol.Resume(5, NOW)}
+    assert [each.batch for each in messages if isinstance(each, protocol.Frames)] == [
+        b"two",
+        b"three",
+        b"four",
+    ]
+
+
+def test_a_track_that_left_is_written_to_its_end_by_the_next_worker(
+    feed: RoomFeed, index: TrackIndex
+) -> None:
+    first, second, mic = Worker(), Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(first)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"one")
+    feed.close_track(mic, NOW + 10**9)
+    feed.set_tracks("r1", [])
+    feed.detach()
+    feed.attach(second)
+    kinds = [type(each) for each in second.take()]
+    assert kinds.index(protocol.Frames) < kinds.index(protocol.TrackClose)
+    feed.safe(mic, 5)
+    assert feed.tracks == {}
+    assert index == {}
+    assert feed.recordings["r1"].tracks == ()
+
+
+def test_a_track_out_of_scope_is_acknowledged_when_the_last_of_it_is_written(feed: RoomFeed) -> None:
+    worker, mic = Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(worker)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"one")
+    feed.set_tracks("r1", [])
+    feed.push(mic, 10, NOW, b"after")
+    assert mic.acknowledged == 0
+    feed.safe(mic, 10)
+    assert mic.acknowledged == 10
+    assert mic.recordings == set()
+    feed.push(mic, 15, NOW, b"nobody")
+    assert mic.acknowledged == 15
+
+
+def test_a_stopped_recording_lets_go_of_what_is_held(feed: RoomFeed) -> None:
+    worker, mic = Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(worker)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"one")
+    feed.stop_recording("r1", NOW)
+    assert mic.acknowledged == 0
+    feed.recording_stopped("r1")
+    assert mic.acknowledged == 5
+    assert feed.recordings == {}
+
+
+def test_a_failed_recording_keeps_frames_from_being_acknowledged(feed: RoomFeed) -> None:
+    worker, mic = Worker(), track(feed)
+    for name in ("r1", "r2"):
+        feed.start_recording(recording(name))
+    feed.attach(worker)
+    for name in ("r1", "r2"):
+        feed.set_tracks(name, [mic.facts.key])
+    feed.push(mic, 5, NOW, b"one")
+    feed.push(mic, 10, NOW, b"two")
+    feed.recordings["r1"].continue_after(0, NOW, {mic.facts.key: protocol.Resume(5, NOW)})
+    feed.recording_failed("r1")
+    assert not feed.restart()
+    feed.safe(mic, 10)
+    assert mic.acknowledged == 5
+    feed.push(mic, 15, NOW, b"three")
+    assert feed.recording_stopped("r2")
+    worker.take()
+    feed.resume_parked()
+    messages = worker.take()
+    assert {type(each) for each in messages[:2]} == {protocol.TrackClose, protocol.RoomClose}
+    assert [each.batch for each in messages if isinstance(each, protocol.Frames)] == [b"two", b"three"]
+    assert all(each.is_running for each in feed.recordings.values())
