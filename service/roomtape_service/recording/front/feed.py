@@ -86,7 +86,15 @@ class RoomFeed:
             self._index.pop(track.handle, None)
 
     def add_track(self, facts: TrackFacts, acknowledged: int = 0) -> FeedTrack:
-        """A track is there. `acknowledged` is where a resumed session goes on."""
+        """A track is there. `acknowledged` is where a resumed session goes on.
+
+        A publisher who had closed, but was not told that all is safe, comes again with the same session: the track goes
+        on where it was.
+        """
+        known = self.tracks.get(facts.key)
+        if known is not None:
+            self._reopen(known)
+            return known
         track = FeedTrack(next(_handles), facts, acknowledged=acknowledged)
         self.tracks[facts.key] = track
         self._index[track.handle] = (self, track)
@@ -216,6 +224,13 @@ class RoomFeed:
         track.acknowledge(sequence)
         self._leave_if_safe(track)
         self._forget_if_done(track)
+
+    def _reopen(self, track: FeedTrack) -> None:
+        track.closed_at_ns = None
+        track.is_open = False
+        track.is_connected = True
+        for recording in self.recordings.values():
+            recording.tracks = tuple(key for key in recording.tracks if key != track.facts.key)
 
     def _is_parked(self) -> bool:
         return self._parked is not None and not any(each.is_running for each in self.recordings.values())

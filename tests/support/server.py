@@ -1,0 +1,136 @@
+"""The real service as processes: supervisor, node and workers."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+__all__ = ["ServerProcess", "running_server"]
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 40.0
+
+
+class ServerProcess:
+    """`roomtape serve` on free ports of this machine; `target` is where gRPC is."""
+
+    def __init__(self, data_dir: Path, **settings: object) -> None:
+        self.data_dir = data_dir
+        self._settings = {
+            "listen": "127.0.0.1:0",
+            "http_listen": "127.0.0.1:0",
+            "workers": 1,
+            "log_format": "json",
+            "create_default_application": "app",
+            "record_calls_per_second": 10_000,
+            "record_calls_burst": 10_000,
+            **settings,
+        }
+        self._process: asyncio.subprocess.Process | None = None
+        self.target = ""
+        self.http_target = ""
+
+    @property
+    def log_path(self) -> Path:
+        """What the processes wrote to stderr."""
+        return self.data_dir / "server.log"
+
+    async def start(self) -> None:
+        """Starts it and waits until it serves."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._settings.items()]
+        command = [sys.executable, "-m", "roomtape_service.cli.main", "serve", "--json"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ROOMTAPE_")}
+        with self.log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                f"--data-dir={self.data_dir}",
+                *flags,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=environment,
+            )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(_START_SECONDS):
+            line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the server did not start: {self.log_path.read_text('utf-8')[-4000:]}")
+        ready = json.loads(line)
+        if ready["event"] != "ready":
+            raise RuntimeError(f"the server refused: {ready}")
+        self.target = ready["listen"]
+        self.http_target = ready["http_listen"]
+        # A server that is started again must be found where it was.
+        self._settings |= {"listen": self.target, "http_listen": self.http_target}
+
+    async def stop(self) -> int:
+        """Stops it in order, and returns its exit code."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return 0
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(_STOP_SECONDS):
+            return await process.wait()
+
+    async def kill(self) -> None:
+        """Ends every process at once, as a machine would that goes down."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        family = [*self._children(), psutil.Process(process.pid)]
+        for each in family:
+            each.kill()
+        await process.wait()
+
+    def node(self) -> psutil.Process | None:
+        """The node's process, if there is one."""
+        return next(iter(self._running("roomtape_service.node")), None)
+
+    def workers(self) -> list[psutil.Process]:
+        """The workers' processes."""
+        return self._running("roomtape_service.recording.worker")
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of the service, the supervisor first."""
+        assert self._process is not None
+        return [psutil.Process(self._process.pid), *self._children()]
+
+    def _children(self) -> list[psutil.Process]:
+        if self._process is None:
+            return []
+        try:
+            return psutil.Process(self._process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def _running(self, module: str) -> list[psutil.Process]:
+        found = []
+        for child in self._children():
+            try:
+                if module in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                    found.append(child)
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+
+@asynccontextmanager
+async def running_server(data_dir: Path, **settings: object) -> AsyncIterator[ServerProcess]:
+    """A server for the time of a `with`; what it logged is shown when something fails."""
+    server = ServerProcess(data_dir, **settings)
+    try:
+        await server.start()
+        yield server
+        await server.stop()
+    except BaseException:
+        if server.log_path.exists():
+            print(server.log_path.read_text("utf-8")[-8000:], file=sys.stderr)
+        raise
+    finally:
+        await server.kill()
