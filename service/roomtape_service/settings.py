@@ -40,9 +40,13 @@ __all__ = [
     "parse",
     "sample",
     "variable",
+    "with_addresses",
 ]
 
 VARIABLE_PREFIX = "ROOMTAPE_"
+# What a Unix socket's address holds everywhere.
+_MAX_SOCKET_BYTES = 103
+
 CONFIG_VARIABLE = "ROOMTAPE_CONFIG"
 
 # Read by the commands that call a server; not ours to refuse.
@@ -85,7 +89,7 @@ def _cores(_values: Mapping[str, object]) -> int:
 
 
 def _own_url(values: Mapping[str, object]) -> str:
-    return f"{'https' if values['tls_certificate_file'] else 'http'}://{values['http_listen']}"
+    return f"{'https' if values.get('tls_certificate_file') else 'http'}://{values['http_listen']}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +224,11 @@ class Settings:
         return self.data_dir / "run"
 
     @property
+    def node_socket(self) -> Path:
+        """Where workers find their node."""
+        return self.run_dir / "node.sock"
+
+    @property
     def spool_dir(self) -> Path:
         """Segments that are not in their store yet."""
         return self.data_dir / "spool"
@@ -267,6 +276,19 @@ def dump(settings: Settings) -> dict[str, object]:
     return {
         name: _raw(value) for name in FIELDS if (value := getattr(settings, name)) is not None and value != ""
     }
+
+
+def with_addresses(settings: Settings, listen: Address, http_listen: Address) -> Settings:
+    """The settings with the addresses that were bound, where the system chose the ports.
+
+    What was derived from the addresses is derived again.
+    """
+    values = dump(settings)
+    if settings.advertise == str(settings.listen):
+        del values["advertise"]
+    if settings.public_url == _own_url(values):
+        del values["public_url"]
+    return parse({**values, "listen": str(listen), "http_listen": str(http_listen)})
 
 
 def sample() -> str:
@@ -339,6 +361,11 @@ def _conflicts(settings: Settings) -> list[str]:
         problems.append(
             f"http_listen: {settings.http_listen} can be reached from other machines; "
             "set tls_certificate_file and tls_key_file, or listen on 127.0.0.1"
+        )
+    if len(str(settings.node_socket).encode()) > _MAX_SOCKET_BYTES:
+        problems.append(
+            f"data_dir: {settings.data_dir} is too long for the sockets in it; choose one of at most "
+            f"{_MAX_SOCKET_BYTES - len('/run/node.sock')} bytes"
         )
     if settings.listen == settings.http_listen and settings.listen.port:
         problems.append(f"listen, http_listen: both are {settings.listen}; give them two ports")

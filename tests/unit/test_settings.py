@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from roomtape_service import settings as module
-from roomtape_service.settings import FIELDS, Address, SettingsError, dump, load, parse, sample, variable
+from roomtape_service.settings import (
+    FIELDS,
+    Address,
+    SettingsError,
+    dump,
+    load,
+    parse,
+    sample,
+    variable,
+    with_addresses,
+)
 
 ROOT = Path(__file__).parents[2]
 HASH = "a" * 64
@@ -151,7 +161,19 @@ def test_what_contradicts_itself(tmp_path: Path) -> None:
         parse({"tls_key_file": str(tmp_path / "none"), "tls_certificate_file": str(tmp_path / "none")})
     with pytest.raises(SettingsError, match="two ports"):
         parse({"http_listen": "127.0.0.1:7400"})
+    with pytest.raises(SettingsError, match="too long"):
+        parse({"data_dir": f"/{'x' * 100}"})
     parse({"http_listen": "127.0.0.1:0", "listen": "127.0.0.1:0"})
+
+
+def test_ports_that_the_system_chose_reach_what_is_derived_from_them() -> None:
+    open_ports = {"http_listen": "127.0.0.1:0", "listen": "127.0.0.1:0"}
+    bound = with_addresses(parse(open_ports), Address("127.0.0.1", 5), Address("127.0.0.1", 6))
+    assert (str(bound.listen), str(bound.http_listen)) == ("127.0.0.1:5", "127.0.0.1:6")
+    assert (bound.advertise, bound.public_url) == ("127.0.0.1:5", "http://127.0.0.1:6")
+    told = parse({**open_ports, "advertise": "a:1", "public_url": "https://b"})
+    bound = with_addresses(told, Address("127.0.0.1", 5), Address("127.0.0.1", 6))
+    assert (bound.advertise, bound.public_url) == ("a:1", "https://b")
 
 
 def test_settings_survive_being_handed_over(tmp_path: Path) -> None:
