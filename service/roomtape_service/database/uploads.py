@@ -20,6 +20,7 @@ __all__ = [
     "forget_spool_file",
     "hasten_uploads",
     "move_to_store",
+    "postpone_uploads",
     "stored_on_spool",
 ]
 
@@ -86,6 +87,15 @@ async def delay_upload(connection: AsyncConnection, file_id: str, next_attempt_n
         sa.update(segments)
         .where(segments.c.file_id == file_id)
         .values(upload_attempts=segments.c.upload_attempts + 1, next_attempt_ns=next_attempt_ns)
+    )
+
+
+async def postpone_uploads(
+    connection: AsyncConnection, file_ids: Sequence[str], next_attempt_ns: int
+) -> None:
+    """No attempt was made; the next is due at `next_attempt_ns`."""
+    await connection.execute(
+        sa.update(segments).where(segments.c.file_id.in_(file_ids)).values(next_attempt_ns=next_attempt_ns)
     )
 
 

@@ -1,0 +1,36 @@
+"""What goes from the spool once it is in the store."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from roomtape_service.spool.generation import LOCK_NAME, try_lock
+from roomtape_service.spool.journal import EXTENSION
+
+__all__ = ["remove_stored"]
+
+
+def remove_stored(path: Path, *, is_whole_segment: bool) -> None:
+    """Removes a media file; with the segment's last one its journal; with a dead worker's last segment its folder.
+
+    Nothing happens for what is gone already. Blocks; raises OSError.
+    """
+    # The journal last: media without one would look foreign to a recovery.
+    path.unlink(missing_ok=True)
+    if is_whole_segment:
+        path.with_suffix(f".{EXTENSION}").unlink(missing_ok=True)
+        _remove_empty(path.parent)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(FileNotFoundError):
+        if any(entry.name != LOCK_NAME for entry in folder.iterdir()):
+            return
+        lock = try_lock(folder)
+        if lock is None:
+            return
+        try:
+            (folder / LOCK_NAME).unlink(missing_ok=True)
+            folder.rmdir()
+        finally:
+            os.close(lock)
