@@ -18,6 +18,7 @@ _FOLDER = re.compile(r"(?:~2E|[A-Za-z0-9_-])[A-Za-z0-9._-]{0,127}")
 _REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _KEY_TEXT = re.compile(r"[\x21-\x7e]{1,512}")
 _TOKEN_TEXT = re.compile(r"[\x21-\x7e]{1,8192}")
+_URL_TEXT = re.compile(r"[\x21-\x7e]{1,512}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 _MAX_PART_BYTES = 255
 
@@ -119,6 +120,9 @@ def _object_store(store: storage_pb2.ObjectStore) -> list[tuple[str, str]]:
 def _endpoint(store: storage_pb2.ObjectStore, vendor: Vendor) -> Sequence[str]:
     if not store.endpoint:
         return []
+    # urlsplit leaves line breaks out in silence.
+    if not _URL_TEXT.fullmatch(store.endpoint):
+        return ["is no base URL; write scheme and host, such as `https://s3.example.com`"]
     try:
         parts = urlsplit(store.endpoint)
         host, port = parts.hostname or "", parts.port
