@@ -5,6 +5,7 @@ import random
 from functools import partial
 
 import structlog
+
 from roomtape.v1 import (
     application_pb2_grpc,
     file_pb2_grpc,
@@ -12,7 +13,6 @@ from roomtape.v1 import (
     room_pb2_grpc,
     task_pb2_grpc,
 )
-
 from roomtape_service.clock import Clock
 from roomtape_service.database import applications as application_rows
 from roomtape_service.database.database import Database
@@ -33,6 +33,7 @@ from roomtape_service.rpc.room import RoomServicer
 from roomtape_service.rpc.server import RpcServer
 from roomtape_service.rpc.watch import WatchService, WatchSettings
 from roomtape_service.settings import Settings
+from roomtape_service.spool.cleaning import remove_stored
 from roomtape_service.storage.secrets import SecretBox, load_or_create_key
 from roomtape_service.storage.stores import Stores
 from roomtape_service.storage.upload import Uploads
@@ -131,7 +132,7 @@ class Node:
         self._log = EventLog(self._database)
         self._stores = Stores(settings.storage_root, secret_box, randomness=self._random)
         self._uploads = Uploads(
-            self._database, self._stores, clock, self._random, on_uploaded=complete_if_done
+            self._database, self._stores, clock, complete_if_done, remove_stored, randomness=self._random
         )
         self._facts = Facts(self._database, SegmentFacts(self._stores, ids), self._uploads.wake)
         self._pool = WorkerPool(
@@ -166,7 +167,7 @@ class Node:
         recording = RecordingServicer(self._database, self._rooms, self._tasks, self._orders, self._log)
         room = RoomServicer(self._database, self._rooms, self._participants)
         files = FileServicer(self._database, self._stores, self._playback, clock)
-        applications = ApplicationServicer(self._database, self._stores, secret_box)
+        applications = ApplicationServicer(self._database, self._stores, secret_box, ids)
         self._server = RpcServer(
             settings,
             [
