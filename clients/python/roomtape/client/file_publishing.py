@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from roomtape.client.clock import NANOSECONDS, Clock
 from roomtape.client.media_file import MediaFile, MediaFrame
@@ -32,6 +33,25 @@ class PublishProgress:
 
 
 OnProgress = Callable[[PublishProgress], None]
+
+
+class FrameSource(Protocol):
+    """Where frames come from; `MediaFile` is one."""
+
+    @property
+    def duration_ns(self) -> int | None: ...
+
+    def read(self, at_least_ns: int) -> list[MediaFrame]: ...
+
+
+class FrameSink(Protocol):
+    """Where frames go; `Publisher` is one."""
+
+    async def publish(
+        self, track_id: str, payload: bytes, *, capture_time_ns: int | None, media_time_ns: int | None
+    ) -> int: ...
+
+    async def close(self, at_ns: int | None) -> None: ...
 
 
 MakePublisher = Callable[[ingest_pb2.TrackOffer, Clock], Publisher]
@@ -73,9 +93,9 @@ async def publish_file(
 
 
 async def publish_media(
-    publisher: Publisher,
+    publisher: FrameSink,
     track_id: str,
-    source: MediaFile,
+    source: FrameSource,
     first: list[MediaFrame],
     *,
     start_ns: int,

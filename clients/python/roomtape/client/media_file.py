@@ -51,7 +51,10 @@ class MediaFile:
     def __init__(self, path: str | Path, opus_bitrate_bps: int | None = None) -> None:
         import av
 
-        self._container: InputContainer = av.open(str(path))
+        try:
+            self._container: InputContainer = av.open(str(path))
+        except EOFError as cause:
+            raise ValueError(f"{path} is no media file") from cause
         try:
             self._stream = _first_audio(self._container, path)
             self.channels = min(MAX_CHANNELS, self._stream.codec_context.channels)

@@ -123,14 +123,16 @@ class OutgoingTrack:
     def rewind(self, resumed: bool) -> None:
         """A new stream: everything that is not acknowledged has to be sent on it.
 
-        A session that the server did not know any more (`resumed` is False) has to hear the mute state too.
+        The mute state before them too, unless the server has it: it resumed the session (`resumed`), and heard of no
+        change after them.
         """
+        knows_mute = resumed and all(item.frame is not None for item in self._sent)
         for item in reversed(self._sent):
             self._unsent.appendleft(item)
             self._count(item.frame is not None, item.size)
         self._sent.clear()
-        if not resumed and self._settled_mute:
-            self._unsent.appendleft(_Item(self.acknowledged + 1, None, 0, 0, muted=True))
+        if not knows_mute and (resumed or self._settled_mute):
+            self._unsent.appendleft(_Item(self.acknowledged + 1, None, 0, 0, muted=self._settled_mute))
 
     def _move(self) -> None:
         item = self._unsent.popleft()
