@@ -39,8 +39,10 @@ class Timing:
     restarts: Restarts = field(default_factory=Restarts)
     # Workers start when the node's socket is there; a local `stat` costs less than any signal about it.
     socket_poll: float = 0.02
-    # What the node may take after `drain_seconds`: workers finish their segments, the database closes.
+    # What the node may take beside its waits of `drain_seconds`: its other steps, the database closes.
     node_stop: float = 30.0
+    # How many of its steps wait that long at worst: publishers, watchers, calls.
+    node_drains: int = 3
     # The node has told them to finish, so they leave by themselves.
     worker_leave: float = 2.0
     worker_stop: float = 10.0
@@ -112,7 +114,7 @@ class Supervisor:
     async def _supervise(self, lifeline: int) -> int:
         node = self._keep("node", lifeline, self._node_arguments, self._read_node, patience=0.0)
         # While the node drains, its workers write what it hands them.
-        patience = self._settings.drain_seconds + self._timing.node_stop
+        patience = self._node_seconds
         workers = [
             self._keep(f"worker-{index}", lifeline, self._worker_arguments(index), None, patience=patience)
             for index in range(self._settings.workers)
@@ -128,9 +130,7 @@ class Supervisor:
             for child in children:
                 child.let_go()
             # 1. The node: streams end in-band, workers close their segments, events are stored.
-            await node.end(
-                leave_seconds=0, term_seconds=self._settings.drain_seconds + self._timing.node_stop
-            )
+            await node.end(leave_seconds=0, term_seconds=self._node_seconds)
             # 2. The workers, which have nobody to work for any more.
             leave, term = self._timing.worker_leave, self._timing.worker_stop
             await asyncio.gather(*(worker.end(leave_seconds=leave, term_seconds=term) for worker in workers))
@@ -139,6 +139,10 @@ class Supervisor:
             for task in (asked, killing, *running):
                 task.cancel()
             await asyncio.gather(asked, killing, *running, return_exceptions=True)
+
+    @property
+    def _node_seconds(self) -> float:
+        return self._timing.node_drains * self._settings.drain_seconds + self._timing.node_stop
 
     async def _kill_when_asked(self, children: Sequence[KeptProcess]) -> None:
         await self._kill_asked.wait()
@@ -158,7 +162,7 @@ class Supervisor:
         prefix = [
             *(sys.executable, "-m", "roomtape_service.child", "--name", name),
             *("--lifeline", str(lifeline), "--patience", str(patience)),
-            *("--kill-after", str(self._settings.drain_seconds + self._timing.node_stop)),
+            *("--kill-after", str(self._node_seconds)),
             *("--log-level", self._settings.log_level, "--log-format", self._settings.log_format),
         ]
 

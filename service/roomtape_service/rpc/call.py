@@ -4,14 +4,13 @@ The interceptor makes a `Call` and puts it into the context of the handler's tas
 starts sees it too.
 """
 
-from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from roomtape.v1 import error_pb2
 from roomtape_service.errors import FieldViolation, Refusal
 
-__all__ = ["EVERY_APPLICATION", "Call", "Caller", "authorize", "current_call", "may_see"]
+__all__ = ["EVERY_APPLICATION", "Call", "Caller", "authorize", "current_call", "visible_applications"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,7 @@ def authorize(app_id: str, field: str = "app_id") -> None:
         )
 
 
-def may_see(app_ids: Iterable[str]) -> list[str]:
-    """Those of the applications that the running call's key may reach, in their order."""
+def visible_applications() -> frozenset[str] | None:
+    """The applications that the running call's key may reach; None for every one."""
     call = current_call.get(None)
-    caller = call.caller if call else EVERY_APPLICATION
-    return [app_id for app_id in app_ids if caller.may_see(app_id)]
+    return call.caller.applications if call else None

@@ -40,6 +40,9 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 # After this a caller should try a stopping server again; by then another one, or its next life, is there.
 DRAINING_RETRY_SECONDS = 2.0
 
+# A call is logged also when its application's id was refused for its length.
+MAX_LOGGED_ID = 64
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BATCHES = frozenset({"/roomtape.v1.IngestService/Publish"})
 _LIMITED_SERVICE = "roomtape.v1.RecordingService"
@@ -181,7 +184,12 @@ class Interceptor:
                 if route.application_field:
                     self._bind(route, request)
                 if route.guarded:
-                    self._log.info("rpc_opened", method=route.method, peer=context.peer(), app_id=call.app_id)
+                    self._log.info(
+                        "rpc_opened",
+                        method=route.method,
+                        peer=context.peer(),
+                        app_id=call.app_id[:MAX_LOGGED_ID],
+                    )
                 if not generates:
                     await behavior(request, context)
                     return
@@ -271,7 +279,7 @@ class Interceptor:
             reason=outcome.reason,
             duration_ms=round((self._clock.monotonic_ns() - started_ns) / _MILLISECOND_NS, 3),
             peer=context.peer(),
-            app_id=call.app_id,
+            app_id=call.app_id[:MAX_LOGGED_ID],
             **({} if outcome.cause is None else {"exc_info": outcome.cause}),
         )
 

@@ -121,7 +121,7 @@ class RpcServer:
         self._interceptor.drain()
         # 3. Watchers get their last bookmark, publishers their goodbye, and their streams end.
         for drain in self._drains:
-            await self._step("drain", drain(), self._settings.drain_seconds or _STEP_SECONDS)
+            await self._step("drain", drain(), self._settings.drain_seconds + _STEP_SECONDS)
         # 4. Running calls finish. `server.stop` would return before their `finally`.
         await self._step("calls", self._interceptor.idle(), self._settings.drain_seconds)
         # 5. The rest is cancelled, and every connection ends.
