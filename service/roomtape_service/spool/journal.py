@@ -6,6 +6,7 @@ record's kind in `record`. A checkpoint is written after the media bytes that it
 the file survives is true: reading stops at the first line that is not whole.
 """
 
+import errno
 import json
 import os
 import zlib
@@ -33,7 +34,7 @@ __all__ = [
     "JournalHeader",
     "JournalWriter",
     "MediaFile",
-    "append_record",
+    "encode_record",
     "read_journal",
 ]
 
@@ -92,13 +93,26 @@ _NAMES = {kind: name for name, kind in _RECORDS.items()}
 class JournalWriter:
     """Appends to a journal, unbuffered. All methods raise OSError."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, whole_bytes: int = 0) -> None:
+        """Makes a journal, or goes on with one after its `whole_bytes`."""
         self.path = path
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
+        self._size = whole_bytes
+        os.ftruncate(self._fd, whole_bytes)
 
     def append(self, record: JournalHeader | Checkpoint | SegmentCompleted) -> None:
         """Writes a record; when this returns, it is the kernel's."""
-        append_record(self._fd, record)
+        line = encode_record(record)
+        try:
+            written = os.write(self._fd, line)
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        if written != len(line):
+            # A torn line would hide every line after it.
+            os.ftruncate(self._fd, self._size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+        self._size += written
 
     def sync(self) -> None:
         """Waits until the disk has it."""
@@ -111,14 +125,11 @@ class JournalWriter:
             self._fd = -1
 
 
-def append_record(fd: int, record: JournalHeader | Checkpoint | SegmentCompleted) -> None:
-    """Writes a record to a file that is open for appending. Raises OSError."""
+def encode_record(record: JournalHeader | Checkpoint | SegmentCompleted) -> bytes:
+    """The line of a record."""
     fields = cast("dict[str, object]", to_plain(record))
     payload = json.dumps({"record": _NAMES[type(record)], **fields}, separators=(",", ":")).encode()
-    line = b"%08x %s\n" % (zlib.crc32(payload), payload)
-    if os.write(fd, line) != len(line):
-        # A torn line would hide every line after it.
-        raise OSError(f"a journal took only a part of {len(line)} bytes")
+    return b"%08x %s\n" % (zlib.crc32(payload), payload)
 
 
 @dataclass(slots=True)

@@ -75,7 +75,7 @@ class Mp3Writer:
         self._silence_run = 0
         self._feed(self._encoder, pcm)
 
-    def add_packet(self, packet: bytes, samples: int) -> None:
+    def add_packet(self, packet: bytes, duration: int, samples: int) -> None:
         raise NotImplementedError("MP3 takes PCM")
 
     def add_silence(self, samples: int) -> None:

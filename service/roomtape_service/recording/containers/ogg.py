@@ -44,9 +44,9 @@ class OggWriter:
     def add_pcm(self, pcm: bytes) -> None:
         raise NotImplementedError("Ogg takes packets")
 
-    def add_packet(self, packet: bytes, samples: int) -> None:
+    def add_packet(self, packet: bytes, duration: int, samples: int) -> None:
         self._added += samples
-        self._items.append((packet, samples, self._added))
+        self._items.append((packet, duration, self._added))
 
     def add_silence(self, samples: int) -> None:
         self._added += samples

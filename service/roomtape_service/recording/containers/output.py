@@ -59,8 +59,9 @@ class ContainerWriter(Protocol):
         """The next samples, signed 16 bit, interleaved; only of writers that take PCM."""
         ...
 
-    def add_packet(self, packet: bytes, samples: int) -> None:
-        """The next packet; only of writers that pass packets through."""
+    def add_packet(self, packet: bytes, duration: int, samples: int) -> None:
+        """The next packet, which plays for `duration` in the place of `samples`; only of writers that pass
+        packets."""
         ...
 
     def add_silence(self, samples: int) -> None:

@@ -38,7 +38,7 @@ class WavWriter:
         self._pending.append(pcm)
         self._added += len(pcm) // self._block
 
-    def add_packet(self, packet: bytes, samples: int) -> None:
+    def add_packet(self, packet: bytes, duration: int, samples: int) -> None:
         raise NotImplementedError("WAV takes PCM")
 
     def add_silence(self, samples: int) -> None:

@@ -1,0 +1,74 @@
+"""Finishing segments beside the worker's loop: hashing a large file takes seconds."""
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from roomtape_service.recording.protocol import SegmentCompleted
+from roomtape_service.recording.segment import WrittenSegment
+from roomtape_service.spool.finishing import finish_segment
+
+__all__ = ["ClosedSegment", "Closer", "FailedClosing"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSegment:
+    """A finished segment; its journal says so."""
+
+    completed: SegmentCompleted
+
+
+@dataclass(frozen=True, slots=True)
+class FailedClosing:
+    """The spool did not let a segment be finished; it should be tried again."""
+
+    segment: WrittenSegment
+    error: OSError | ValueError
+
+
+class Closer:
+    """Finishes segments in a thread of its own, one after the other.
+
+    `wake` is called from that thread when `take_results` has something.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="closing")
+        self._results: queue.SimpleQueue[tuple[object, ClosedSegment | FailedClosing]] = queue.SimpleQueue()
+
+    def close_segment(self, owner: object, segment: WrittenSegment) -> None:
+        """Finishes a segment; the result comes with its `owner`."""
+        self._thread.submit(self._work, owner, segment)
+
+    def take_results(self) -> list[tuple[object, ClosedSegment | FailedClosing]]:
+        """What was finished since the last call."""
+        results: list[tuple[object, ClosedSegment | FailedClosing]] = []
+        while True:
+            try:
+                results.append(self._results.get_nowait())
+            except queue.Empty:
+                return results
+
+    @property
+    def has_results(self) -> bool:
+        """Whether `take_results` has something."""
+        return not self._results.empty()
+
+    def close(self) -> None:
+        """Waits for what was begun. Idempotent."""
+        self._thread.shutdown(wait=True)
+
+    def _work(self, owner: object, segment: WrittenSegment) -> None:
+        try:
+            completed = finish_segment(
+                segment.folder, segment.header, segment.last, segment.resume, interrupted=segment.interrupted
+            )
+            segment.journal.append(completed)
+            segment.journal.close()
+        except (OSError, ValueError) as error:
+            self._results.put((owner, FailedClosing(segment, error)))
+        else:
+            self._results.put((owner, ClosedSegment(completed)))
+        self._wake()

@@ -1,0 +1,113 @@
+"""A track that the node feeds to this worker, and who takes it."""
+
+from roomtape.v1 import ingest_pb2
+from roomtape_service.recording.protocol import Rejected, Resume, RoomOpen, TrackOpen
+from roomtape_service.recording.recording import Recording
+from roomtape_service.recording.track import Lane
+
+__all__ = ["TrackInput"]
+
+_QUEUED_FRAMES_MAX = 100
+_QUEUED_BYTES_MAX = 128 * 1024
+
+
+class TrackInput:
+    """Gives every batch to the track's lanes, and knows what of the track is safe."""
+
+    def __init__(self, facts: TrackOpen, room: RoomOpen) -> None:
+        self.facts = facts
+        self.room = room
+        self.lanes: list[Lane] = []
+        self.lost_since_ns: int | None = None
+        """By the monotonic clock; None while the publisher is connected."""
+        self.is_closed = False
+        self.told_safe = 0
+        """What the node was told."""
+        self._holders: list[Recording] = []
+        self._has_news = False
+        self._queued_bytes = 0
+        self._has_begun = False
+        self._delivered = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a recording takes the track, or has frames of it that are not safe."""
+        return bool(self._holders)
+
+    def push(self, payload: bytes, arrival_ns: int) -> list[Rejected]:
+        """Takes a serialized batch. Returns what was rejected, if it was looked at already."""
+        batch = ingest_pb2.FrameBatch.FromString(payload)
+        self._has_news = self._has_begun = True
+        rejected: list[Rejected] = []
+        if any(lane.timeline.steps(batch) for lane in self.lanes):
+            rejected += self.deliver(arrival_ns)
+        queued = max((lane.push(batch, arrival_ns) for lane in self.lanes), default=0)
+        self._queued_bytes += len(payload)
+        if queued >= _QUEUED_FRAMES_MAX or self._queued_bytes >= _QUEUED_BYTES_MAX:
+            rejected += self.deliver(arrival_ns)
+        self._has_news = True
+        return rejected
+
+    def deliver(self, now_ns: int, *, everything: bool = False) -> list[Rejected]:
+        """Hands out what came; `now_ns` is time as of arrivals. Returns what was rejected, each once."""
+        if not self._has_news and not everything:
+            return []
+        self._queued_bytes = 0
+        self._has_news = any(lane.timeline.reorder.is_waiting for lane in self.lanes) and not everything
+        rejected = [lane.deliver(now_ns, everything=everything) for lane in self.lanes]
+        self._delivered = max((lane.delivered for lane in self.lanes), default=self._delivered)
+        return rejected[0] if rejected else []
+
+    def attach(self, recording: Recording) -> None:
+        """The recording takes the track from here on, or from where it stood with it."""
+        lane = self._lane_for(recording.resume_of(self.facts.key))
+        recording.attach(lane)
+        if recording not in self._holders:
+            self._holders.append(recording)
+        if self.lost_since_ns is not None:
+            recording.lose(lane, self.lost_since_ns)
+
+    def detach(self, recording: Recording, until: int | None = None) -> None:
+        """The recording takes the track no more. `until`: silence up to that position."""
+        for lane in self.lanes:
+            if recording in lane.takers:
+                recording.detach(lane, until)
+        self._drop_lanes()
+
+    def safe(self) -> int | None:
+        """The newest sequence that is safe in all recordings that take the track; None if that is not known."""
+        self._holders = [each for each in self._holders if self._is_holding(each)]
+        if not self._holders:
+            return self._delivered or None
+        known = [each.series.safe.get(self.facts.key) for each in self._holders]
+        return None if None in known else min(each for each in known if each is not None)
+
+    def _is_holding(self, recording: Recording) -> bool:
+        if recording.is_gone:
+            return False
+        return any(recording in lane.takers for lane in self.lanes) or recording.holds(self.facts.key)
+
+    def _lane_for(self, resume: Resume | None) -> Lane:
+        facts = self.facts
+        for lane in self.lanes:
+            following = lane.timeline.reorder.next_sequence
+            if resume is None or (following is not None and following <= resume.sequence + 1):
+                return lane
+        if self.lanes and not self._has_begun and resume is not None:
+            # Nothing came yet: all can still read the same, from the first frame that any of them lacks.
+            self.lanes[0].begin_at(resume.sequence + 1, resume.offset_ns)
+            return self.lanes[0]
+        offset_ns = facts.offset_ns if resume is None else resume.offset_ns
+        known = [each for each in (facts.sequence, resume.sequence if resume else None) if each is not None]
+        lane = Lane(facts, self.room, offset_ns=offset_ns, next_sequence=self._first(known))
+        self.lanes.append(lane)
+        return lane
+
+    def _first(self, known: list[int]) -> int | None:
+        if self._has_begun and not self.lanes:
+            # Frames that no recording took were not sent: the next that comes is the first.
+            return None
+        return min(known) + 1 if known else None
+
+    def _drop_lanes(self) -> None:
+        self.lanes = [lane for lane in self.lanes if lane.takers]

@@ -1,0 +1,187 @@
+"""One segment while it is written: its media files and its journal."""
+
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from roomtape_service.recording.containers.mp3 import Mp3Writer
+from roomtape_service.recording.containers.ogg import OggWriter
+from roomtape_service.recording.containers.output import ContainerWriter
+from roomtape_service.recording.containers.table import PAIRS, Method
+from roomtape_service.recording.containers.wav import WavWriter
+from roomtape_service.recording.decoding import SAMPLE_BYTES
+from roomtape_service.recording.protocol import Container, FrameStatistics, Resume, StartedFile, TrackCodec
+from roomtape_service.spool.journal import Checkpoint, JournalHeader, JournalWriter
+
+__all__ = ["SegmentWriter", "WrittenSegment"]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenSegment:
+    """A segment that will not grow: what is needed to finish its files."""
+
+    folder: Path
+    header: JournalHeader
+    last: Checkpoint
+    resume: Mapping[str, Resume]
+    journal: JournalWriter
+    interrupted: bool
+
+
+class SegmentWriter:
+    """Writes a segment's files side by side. What is added is in memory until `checkpoint`.
+
+    All methods raise OSError when the spool can't be written; the segment is then as its last checkpoint says.
+    """
+
+    def __init__(
+        self, folder: Path, header: JournalHeader, codec: TrackCodec, *, waits_for_disk: bool
+    ) -> None:
+        """`waits_for_disk`: a checkpoint returns when the disk has it, and not only the kernel."""
+        self.header = header
+        self.added = 0
+        """Samples since the segment's start."""
+        self.last: Checkpoint | None = None
+        """The newest checkpoint."""
+        self.pending_bytes = 0
+        """PCM that is kept in memory."""
+        self._folder = folder
+        self._block = SAMPLE_BYTES * header.channels
+        self._waits_for_disk = waits_for_disk
+        self._resume = dict(header.resume)
+        self._pcm: list[bytes] = []
+        self._writers: list[ContainerWriter] = []
+        self._journal: JournalWriter | None = None
+        try:
+            # The journal first: media without one would look foreign to a recovery.
+            self._journal = JournalWriter(str(folder / journal_name(header)))
+            self._journal.append(header)
+            for file in header.files:
+                self._writers.append(self._writer(file.container, str(folder / file.name)))
+        except OSError:
+            self.abandon()
+            raise
+        passing = [PAIRS[codec, file.container].method is Method.PASS for file in header.files]
+        is_opus = codec is TrackCodec.OPUS
+        self._passers = [
+            each for each, passes in zip(self._writers, passing, strict=True) if passes and is_opus
+        ]
+        self._takers = [each for each in self._writers if each not in self._passers]
+
+    @property
+    def files(self) -> tuple[StartedFile, ...]:
+        """Where the files are."""
+        return tuple(StartedFile(writer.container, writer.file.path) for writer in self._writers)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the largest file on disk."""
+        return max(writer.file.size for writer in self._writers)
+
+    def add_pcm(self, pcm: bytes, samples: int) -> None:
+        """Samples for the writers that encode or copy."""
+        self._pcm.append(pcm)
+        self.pending_bytes += len(pcm)
+        self.added += samples
+
+    def add_frame(self, pcm: bytes, samples: int, packet: bytes | None, duration: int) -> None:
+        """A frame of a track: its samples, and its packet, which plays for `duration`, for writers that pass packets.
+
+        A packet that is None is replaced by silence.
+        """
+        if self._takers:
+            self._pcm.append(pcm)
+            self.pending_bytes += len(pcm)
+        self.added += samples
+        for passer in self._passers:
+            if packet is None:
+                passer.add_silence(samples)
+            else:
+                passer.add_packet(packet, duration, samples)
+
+    def add_silence(self, samples: int) -> None:
+        """Silence for all."""
+        self._hand_over()
+        self.added += samples
+        for writer in self._writers:
+            writer.add_silence(samples)
+
+    def ready(self) -> int:
+        """Up to where a checkpoint can be now."""
+        self._hand_over()
+        return min(writer.ready for writer in self._writers)
+
+    def end(self) -> None:
+        """Nothing will be added: a checkpoint can be at `added`."""
+        self._hand_over()
+        for writer in self._writers:
+            writer.end()
+
+    def checkpoint(
+        self,
+        samples: int,
+        resume: Mapping[str, Resume],
+        statistics: FrameStatistics,
+        *,
+        is_last: bool = False,
+    ) -> None:
+        """Makes everything up to `samples` survive the process; `resume` is of the tracks that moved on."""
+        assert self._journal is not None
+        sizes = tuple(writer.cut(samples) for writer in self._writers)
+        if self._waits_for_disk:
+            for writer in self._writers:
+                writer.file.sync()
+        checkpoint = Checkpoint(samples, sizes, resume, statistics, is_last)
+        self._journal.append(checkpoint)
+        if self._waits_for_disk:
+            self._journal.sync()
+        self._resume.update(resume)
+        self.last = checkpoint
+
+    def release(self, *, interrupted: bool) -> WrittenSegment:
+        """Gives up the files, to be finished as of the last checkpoint."""
+        assert self.last is not None
+        assert self._journal is not None
+        for writer in self._writers:
+            writer.file.close()
+        return WrittenSegment(self._folder, self.header, self.last, self._resume, self._journal, interrupted)
+
+    def abandon(self) -> None:
+        """Removes the files of a segment without a checkpoint, as far as they can be removed."""
+        paths = [writer.file.path for writer in self._writers]
+        for writer in self._writers:
+            writer.file.close()
+        if self._journal is not None:
+            self._journal.close()
+            paths.append(self._journal.path)
+        for path in paths:
+            try:
+                os.unlink(path)
+            except OSError:
+                return
+
+    def _hand_over(self) -> None:
+        if not self._pcm:
+            return
+        pcm = self._pcm[0] if len(self._pcm) == 1 else b"".join(self._pcm)
+        self._pcm.clear()
+        self.pending_bytes = 0
+        for taker in self._takers:
+            taker.add_pcm(pcm)
+
+    def _writer(self, container: Container, path: str) -> ContainerWriter:
+        header = self.header
+        match container:
+            case Container.WAV:
+                return WavWriter(path, header.sample_rate, header.channels)
+            case Container.MP3:
+                return Mp3Writer(path, header.sample_rate, header.channels, header.bitrate)
+            case Container.OGG:
+                return OggWriter(path, header.channels, zlib.crc32(path.encode()))
+
+
+def journal_name(header: JournalHeader) -> str:
+    """The name of a segment's journal."""
+    return f"{header.recording_id}-{header.segment:06d}.journal"

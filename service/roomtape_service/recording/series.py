@@ -1,0 +1,360 @@
+"""The segments of one recording, one after the other.
+
+A recording puts samples in and marks in between: which frame of which track is complete there. A checkpoint makes the
+samples up to some position survive, with all marks up to it; what is safe is what a checkpoint covers.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from roomtape_service.recording.closing import ClosedSegment, Closer, FailedClosing
+from roomtape_service.recording.containers.table import EXTENSIONS
+from roomtape_service.recording.containers.wav import WAV_BYTES_MAX
+from roomtape_service.recording.decoding import SAMPLE_BYTES
+from roomtape_service.recording.positions import ns_of, samples_of
+from roomtape_service.recording.protocol import (
+    Container,
+    FrameStatistics,
+    RecordingStart,
+    Resume,
+    RoomOpen,
+    SegmentStarted,
+    TrackCodec,
+    WorkerOp,
+)
+from roomtape_service.recording.segment import SegmentWriter, WrittenSegment
+from roomtape_service.spool.journal import JournalHeader, MediaFile
+
+__all__ = ["Format", "Mark", "SegmentSeries", "SeriesServices"]
+
+_WAV_MARGIN_BYTES: Final = 64 * 1024 * 1024
+"""Size is looked at when a checkpoint is written; nothing writes as much in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesServices:
+    """What a recording needs of its worker."""
+
+    folder: Path
+    """Where segments are written."""
+    send: Callable[[WorkerOp], None]
+    """Tells the node."""
+    closer: Closer
+    waits_for_disk: bool
+    """Whether acknowledged means on the disk, and not only the kernel's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a segment is of."""
+
+    codec: TrackCodec
+    rate: int
+    channels: int
+
+
+class Mark(NamedTuple):
+    """`key`'s frames up to `sequence` are complete at `end`; without a key it only says where silence ends.
+
+    A checkpoint may lie at `end`, and anywhere after `free_from`.
+    """
+
+    end: int
+    free_from: int
+    key: str | None
+    sequence: int
+    offset_ns: int
+    recorded: int
+    lost: int
+
+
+class SegmentSeries:
+    """Writes the segments of one recording. Positions are samples of the format's rate since the room's epoch.
+
+    Methods that write raise OSError; then only `fail` is left to be called.
+    """
+
+    def __init__(
+        self, order: RecordingStart, room: RoomOpen, services: SeriesServices, *, cuts_anywhere: bool
+    ) -> None:
+        """`cuts_anywhere`: checkpoints need not lie where a frame ends."""
+        self.position = 0
+        """Where the next sample of the open segment goes, or went at the end of the last one."""
+        self.safe: dict[str, int] = {key: resume.sequence for key, resume in order.resume.items()}
+        """By track key: the newest sequence that nothing needs to be sent again of."""
+        self.format: Format | None = None
+        """Of the open segment; None when there is none."""
+        self._order = order
+        self._cuts_anywhere = cuts_anywhere
+        self._room = room
+        self._services = services
+        self._containers = order.containers
+        self._next_segment = order.next_segment
+        self._resume = dict(order.resume)
+        self._segment: SegmentWriter | None = None
+        self._start = 0
+        self._limit = 0
+        self._limit_bytes = order.segment_bytes
+        if Container.WAV in order.containers:
+            self._limit_bytes = min(self._limit_bytes, WAV_BYTES_MAX - _WAV_MARGIN_BYTES)
+        self._is_announced = False
+        self._marks: deque[Mark] = deque()
+        self._statistics = FrameStatistics()
+        self._closing: deque[WrittenSegment] = deque()
+        self._failures: list[FailedClosing] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a segment is being written."""
+        return self._segment is not None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether segments are still being finished."""
+        return bool(self._closing)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a segment could not be finished when it was last tried."""
+        return bool(self._failures)
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether there are marks or samples that no checkpoint covers."""
+        segment = self._segment
+        if segment is None:
+            return False
+        return bool(self._marks) or segment.last is None or segment.last.samples < segment.added
+
+    @property
+    def pending_bytes(self) -> int:
+        """Roughly what is kept in memory."""
+        return self._segment.pending_bytes if self._segment is not None else 0
+
+    def holds(self, key: str) -> bool:
+        """Whether a frame of the track is in no checkpoint yet."""
+        return any(mark.key == key for mark in self._marks)
+
+    def begin(self, position: int, form: Format) -> None:
+        """Opens a segment that begins at `position`."""
+        assert self._segment is None
+        order, room = self._order, self._room
+        name = f"{order.recording_id}-{self._next_segment:06d}"
+        header = JournalHeader(
+            recording_id=order.recording_id,
+            task_id=order.task_id,
+            kind=order.kind,
+            segment=self._next_segment,
+            epoch_ns=room.epoch_ns,
+            start=position,
+            sample_rate=form.rate,
+            channels=form.channels,
+            bitrate=order.bitrate,
+            files=tuple(MediaFile(each, f"{name}.{EXTENSIONS[each]}") for each in self._containers),
+            resume=dict(self._resume),
+        )
+        services = self._services
+        self._segment = SegmentWriter(
+            services.folder, header, form.codec, waits_for_disk=services.waits_for_disk
+        )
+        self.format = form
+        self.position = self._start = position
+        self._limit = samples_of(order.segment_ns, form.rate)
+        self._is_announced = False
+
+    def add_frame(self, pcm: bytes, samples: int, packet: bytes | None, duration: int, mark: Mark) -> None:
+        """A frame of a track at `position`; where it does not fit into the segment, the next one begins."""
+        segment = self._open()
+        if segment.added + samples > self._limit and segment.added:
+            segment = self._cut()
+        segment.add_frame(pcm, samples, packet, duration)
+        self.position += samples
+        self._marks.append(mark)
+
+    def add_pcm(self, pcm: bytes, samples: int) -> None:
+        """Samples at `position`; segments end inside of them where they have to."""
+        segment = self._open()
+        block = len(pcm) // samples if samples else SAMPLE_BYTES
+        while segment.added + samples > self._limit:
+            part = self._limit - segment.added
+            if part:
+                segment.add_pcm(pcm[: part * block], part)
+            self.position += part
+            pcm, samples = pcm[part * block :], samples - part
+            segment = self._cut()
+        if samples:
+            segment.add_pcm(pcm, samples)
+            self.position += samples
+
+    def add_silence(self, until: int) -> None:
+        """Silence up to a position; segments end inside of it where they have to."""
+        segment = self._open()
+        while (samples := until - self.position) > 0:
+            part = min(samples, self._limit - segment.added)
+            if part:
+                segment.add_silence(part)
+                self._marks.append(Mark(self.position + part, self.position, None, 0, 0, 0, 0))
+                self.position += part
+            if part < samples:
+                segment = self._cut()
+
+    def mark(self, mark: Mark) -> None:
+        """Notes a mark at or before `position`, but not before the mark before it."""
+        if self._segment is not None:
+            self._marks.append(mark)
+        elif mark.key is not None:
+            # Outside of a segment there is nothing to wait for.
+            self.safe[mark.key] = mark.sequence
+
+    def count(self, *, duplicated: int = 0, reordered: int = 0, rejected: int = 0, lost: int = 0) -> None:
+        """Counts what became of frames that have no mark."""
+        known = self._statistics
+        self._statistics = dataclasses.replace(
+            known,
+            duplicated=known.duplicated + duplicated,
+            reordered=known.reordered + reordered,
+            rejected=known.rejected + rejected,
+            lost=max(0, known.lost + lost),
+        )
+
+    def checkpoint(self) -> None:
+        """Makes survive what can."""
+        segment = self._segment
+        if segment is None or not self.unsafe:
+            return
+        ready = segment.ready() + self._start
+        end = self._checkpoint_end(ready)
+        moved = segment.last is None or end - self._start > segment.last.samples
+        if not moved and not (self._marks and self._marks[0].end <= end):
+            return
+        if end > self._start:
+            self._write_checkpoint(segment, end)
+        if segment.size >= self._limit_bytes:
+            self._cut()
+
+    def end(self) -> None:
+        """Ends the open segment, if there is one, by the rules."""
+        segment = self._segment
+        if segment is None:
+            return
+        if segment.added:
+            segment.end()
+            self._write_checkpoint(segment, self.position, is_last=True)
+            self._close(segment.release(interrupted=False))
+        else:
+            self.safe.update((mark.key, mark.sequence) for mark in self._marks if mark.key is not None)
+            segment.abandon()
+        self._forget_segment()
+
+    def fail(self) -> None:
+        """The spool can't be written: the open segment ends at its last checkpoint."""
+        segment = self._segment
+        if segment is None:
+            return
+        if segment.last is not None:
+            self._announce(segment)
+            self._close(segment.release(interrupted=not segment.last.is_last))
+        else:
+            segment.abandon()
+        self._forget_segment()
+
+    def closed(self, result: ClosedSegment | FailedClosing) -> None:
+        """What became of a segment that was given to the closer."""
+        if isinstance(result, FailedClosing):
+            self._failures.append(result)
+            return
+        self._closing.popleft()
+        self._services.send(result.completed)
+        if self._closing:
+            self._services.closer.close_segment(self, self._closing[0])
+
+    def retry_closing(self) -> FailedClosing | None:
+        """Tries again what failed; returns what it was."""
+        if not self._failures:
+            return None
+        failure = self._failures.pop()
+        self._services.closer.close_segment(self, failure.segment)
+        return failure
+
+    def _open(self) -> SegmentWriter:
+        assert self._segment is not None
+        return self._segment
+
+    def _cut(self) -> SegmentWriter:
+        form = self.format
+        assert form is not None
+        self.end()
+        self.begin(self.position, form)
+        return self._open()
+
+    def _checkpoint_end(self, ready: int) -> int:
+        """The newest place up to `ready` where a checkpoint may lie."""
+        if ready >= self.position or self._cuts_anywhere:
+            return min(ready, self.position)
+        end = self._start
+        for mark in self._marks:
+            if mark.end > ready:
+                return ready if mark.free_from <= ready else max(end, self._checkpointed())
+            end = mark.end
+        return max(end, self._checkpointed())
+
+    def _checkpointed(self) -> int:
+        last = self._open().last
+        return self._start + last.samples if last is not None else self._start
+
+    def _write_checkpoint(self, segment: SegmentWriter, end: int, *, is_last: bool = False) -> None:
+        moved: dict[str, Resume] = {}
+        statistics = self._statistics
+        recorded = lost = 0
+        count = 0
+        for mark in self._marks:
+            if mark.end > end:
+                break
+            count += 1
+            recorded += mark.recorded
+            lost += mark.lost
+            if mark.key is not None:
+                moved[mark.key] = Resume(mark.sequence, mark.offset_ns)
+        if recorded or lost:
+            statistics = dataclasses.replace(
+                statistics, recorded=statistics.recorded + recorded, lost=statistics.lost + lost
+            )
+        segment.checkpoint(end - self._start, moved, statistics, is_last=is_last)
+        for _ in range(count):
+            self._marks.popleft()
+        self._statistics = statistics
+        self._resume.update(moved)
+        self.safe.update((key, resume.sequence) for key, resume in moved.items())
+        self._announce(segment)
+
+    def _announce(self, segment: SegmentWriter) -> None:
+        if self._is_announced:
+            return
+        self._is_announced = True
+        self._next_segment += 1
+        header = segment.header
+        self._services.send(
+            SegmentStarted(
+                recording_id=header.recording_id,
+                segment=header.segment,
+                start_ns=ns_of(header.start, header.sample_rate, header.epoch_ns),
+                files=segment.files,
+                sample_rate=header.sample_rate,
+                channels=header.channels,
+            )
+        )
+
+    def _close(self, segment: WrittenSegment) -> None:
+        self._closing.append(segment)
+        if len(self._closing) == 1:
+            self._services.closer.close_segment(self, segment)
+
+    def _forget_segment(self) -> None:
+        self._marks.clear()
+        self._segment = None
+        self.format = None
+        self._statistics = FrameStatistics()

@@ -1,0 +1,119 @@
+"""The recording of one user: their frames as they come, in segments that end where the user's presence does."""
+
+from roomtape_service.recording.delivery import Delivery, Piece
+from roomtape_service.recording.positions import position_of, samples_of
+from roomtape_service.recording.protocol import RecordingStart, RoomOpen
+from roomtape_service.recording.recording import FILL_NS, Recording
+from roomtape_service.recording.series import Mark, SeriesServices
+from roomtape_service.recording.track import Lane
+
+__all__ = ["SingleRecording"]
+
+
+class SingleRecording(Recording):
+    """Writes one lane at a time; its segments have the lane's rate and channels."""
+
+    def __init__(self, order: RecordingStart, room: RoomOpen, services: SeriesServices) -> None:
+        super().__init__(order, room, services, cuts_anywhere=False)
+        self._resume_ns = order.position_ns
+        self._lost_since_ns: int | None = None
+
+    @property
+    def needs_pcm(self) -> bool:
+        return not self.is_ending and any(self.decodes(lane.format.codec) for lane in self.lanes)
+
+    def lose(self, lane: Lane, now_ns: int) -> None:
+        self._lost_since_ns = now_ns
+
+    def find(self, lane: Lane) -> None:
+        self._lost_since_ns = None
+
+    def _take(self, lane: Lane, delivery: Delivery) -> None:
+        series = self.series
+        if delivery.duplicated or delivery.reordered or delivery.late:
+            series.count(
+                duplicated=delivery.duplicated,
+                reordered=delivery.reordered,
+                rejected=delivery.late,
+                lost=-delivery.late,
+            )
+        key = lane.facts.key
+        known = series.safe.get(key, 0)
+        for piece in delivery.pieces:
+            if piece.sequence > known:
+                self._add(lane, key, piece, delivery)
+        for missing in delivery.missing:
+            self._report_missing(lane, missing)
+        frontier = delivery.frontier
+        if series.is_open and frontier is not None and frontier > series.position:
+            if self._breaks(frontier - series.position, delivery):
+                series.end()
+            else:
+                series.add_silence(frontier)
+
+    def _add(self, lane: Lane, key: str, piece: Piece, delivery: Delivery) -> None:
+        series = self.series
+        position, samples = piece.position, piece.samples
+        if not samples:
+            series.count(rejected=1)
+            series.mark(Mark(series.position, 0, key, piece.sequence, piece.offset_ns, 0, piece.lost))
+            return
+        if not series.is_open:
+            if position + samples <= self._first_position(lane):
+                series.mark(Mark(position, 0, key, piece.sequence, piece.offset_ns, 0, 0))
+                return
+            self._begin(lane, position)
+        elif position > series.position and self._breaks(position - series.position, delivery):
+            series.end()
+            self._begin(lane, position)
+        if position > series.position:
+            series.add_silence(position)
+        is_good = piece.packet is not None
+        if not is_good:
+            series.count(rejected=1)
+        end = series.position + samples
+        mark = Mark(end, end, key, piece.sequence, piece.offset_ns, is_good, piece.lost)
+        series.add_frame(piece.pcm, samples, piece.packet, piece.duration, mark)
+
+    def _begin(self, lane: Lane, position: int) -> None:
+        """A segment begins at the frame, or where the one before was cut off if that is near."""
+        if self._resume_ns is not None:
+            resumed = position_of(self._resume_ns, lane.format.rate, self.room.epoch_ns)
+            if 0 <= position - resumed <= samples_of(self.order.break_wait_ns, lane.format.rate):
+                position = resumed
+            self._resume_ns = None
+        self.series.begin(position, lane.format)
+
+    def _first_position(self, lane: Lane) -> int:
+        return position_of(self.order.from_ns, lane.format.rate, self.room.epoch_ns)
+
+    def _leave(self, lane: Lane, until: int | None) -> None:
+        self._fill(lane, until)
+        self.series.end()
+        self._lost_since_ns = None
+
+    def _mute(self, lane: Lane, position: int) -> None:
+        if self.order.mute_ends_segment:
+            self._fill(lane, position)
+            self.series.end()
+
+    def _fill(self, lane: Lane, until: int | None) -> None:
+        if until is None or not self.series.is_open:
+            return
+        if 0 < until - self.series.position <= samples_of(FILL_NS, lane.format.rate):
+            self.series.add_silence(until)
+
+    def _tick(self, now_ns: int) -> None:
+        lost_ns = self._lost_since_ns
+        if lost_ns is not None and now_ns - lost_ns >= self.order.break_wait_ns:
+            self.series.end()
+            self._lost_since_ns = None
+        self.series.checkpoint()
+
+    def _finish(self, at_ns: int | None) -> None:
+        for lane in self.lanes:
+            watermark = lane.timeline.watermark()
+            if at_ns is not None and watermark is not None:
+                at = position_of(at_ns, lane.format.rate, self.room.epoch_ns)
+                self._fill(lane, min(at, watermark))
+        self.series.end()

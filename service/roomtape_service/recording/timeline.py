@@ -1,0 +1,199 @@
+"""Where each frame of a track lies in its room, to the sample.
+
+Frames that follow each other in media time follow each other in the file, sample for sample, whatever the clocks say.
+A gap in media time becomes silence: after a loss by media time, exactly; otherwise where the room's clock says that
+the next frame belongs. There, and in frames that are silent themselves, drift is made good; never inside speech.
+"""
+
+from collections import deque
+from typing import Final
+
+from roomtape.v1 import ingest_pb2
+from roomtape_service.clock import NANOSECONDS
+from roomtape_service.recording.mapping import RoomMapping
+from roomtape_service.recording.positions import duration_ns, position_of, samples_of
+from roomtape_service.recording.protocol import RoomClock
+from roomtape_service.recording.reorder import Reorder, TrackFrame
+
+__all__ = ["FrameTimeError", "TrackTimeline"]
+
+_CONTIGUOUS_NS: Final = NANOSECONDS // 400
+"""Media times that are off by less than 2.5 ms, the shortest frame, are rounding."""
+_LOSS_NS: Final = NANOSECONDS
+"""Across losses up to here media time is trusted to the sample."""
+_TIME_JUMP_NS: Final = 24 * 3600 * NANOSECONDS
+_CAPTURE_BACK_NS: Final = NANOSECONDS
+_GUARD_NS: Final = NANOSECONDS // 5
+"""Publishers say that all before the time of sending was sent, but the frame that is being captured then was not, and
+encoders look ahead."""
+_GUARD_MAX_NS: Final = 2 * NANOSECONDS
+_STEP_NS: Final = NANOSECONDS
+"""Publishers send at least twice a second."""
+_ERROR_DIVISOR: Final = 2000
+"""Half a millisecond is what a track may be off before silence is made longer or shorter."""
+
+
+class FrameTimeError(ValueError):
+    """Times of a frame that can't follow those of the frame before it."""
+
+
+class TrackTimeline:
+    """Positions are samples of the track's rate since the room's epoch."""
+
+    def __init__(
+        self,
+        rate: int,
+        clock: RoomClock,
+        epoch_ns: int,
+        *,
+        offset_ns: int | None = None,
+        next_sequence: int | None = None,
+    ) -> None:
+        """`offset_ns`: the mapping from media to room time to go on with."""
+        self.reorder = Reorder(next_sequence)
+        self.position: int | None = None
+        """Where the next sample goes; None before the first frame."""
+        self.watermark_step_ns = 0
+        """The longest time that passed between two batches; for whoever reads it to reset."""
+        self._rate = rate
+        self._clock = clock
+        self._epoch_ns = epoch_ns
+        self._mapping = RoomMapping(clock, offset_ns)
+        self._ready: deque[tuple[TrackFrame, int]] = deque()
+        self._previous: TrackFrame | None = None
+        self._end = 0
+        self._end_media_ns = 0
+        self._sent_ns: int | None = None
+        self._at_ns = 0
+        self._guard_ns = _GUARD_NS
+
+    def go_on_with(self, offset_ns: int) -> None:
+        """Before anything came: the mapping from media to room time to go on with."""
+        self._mapping = RoomMapping(self._clock, offset_ns)
+
+    def steps(self, batch: ingest_pb2.FrameBatch) -> bool:
+        """Whether a batch comes after a time in which the publisher said nothing."""
+        if self._sent_ns is None or not batch.HasField("sent_time"):
+            return False
+        return batch.sent_time.seconds * NANOSECONDS - self._sent_ns > _STEP_NS
+
+    def push(self, batch: ingest_pb2.FrameBatch, arrival_ns: int) -> int:
+        """Takes a batch as it came. Returns how many frames wait to be taken."""
+        last: TrackFrame | None = None
+        for frame in batch.frames:
+            media, capture = frame.media_time, frame.capture_time
+            last = TrackFrame(
+                frame.sequence,
+                media.seconds * NANOSECONDS + media.nanos,
+                capture.seconds * NANOSECONDS + capture.nanos,
+                frame.payload,
+            )
+            self._ready.extend(self.reorder.push(last, arrival_ns))
+        if batch.HasField("sent_time"):
+            sent_ns = batch.sent_time.seconds * NANOSECONDS + batch.sent_time.nanos
+            self._sent(sent_ns, arrival_ns)
+        elif last is not None:
+            self._sent(last.capture_ns, arrival_ns)
+        return len(self._ready)
+
+    def release(self, now_ns: int, *, everything: bool = False) -> None:
+        """Gives up waiting for what is missing, where it is time to, or at all."""
+        if self.reorder.is_waiting:
+            self._ready.extend(self.reorder.release(now_ns, everything=everything))
+
+    def take(self) -> tuple[TrackFrame, int] | None:
+        """The next frame in order, with the number of those lost before it."""
+        return self._ready.popleft() if self._ready else None
+
+    def place(self, frame: TrackFrame, samples: int, lost: int) -> int:
+        """The position of a frame of `samples`. Raises FrameTimeError, and then nothing is changed."""
+        self._check(frame)
+        _, media_ns, capture_ns, _ = frame
+        stood_still = self._mapping.is_discontinuous(media_ns, capture_ns)
+        self._mapping.observe_capture(media_ns, capture_ns)
+        self._at_ns = capture_ns + self._mapping.delay_ns
+        if self.position is None:
+            position = self._clock_position(media_ns)
+        else:
+            gap_ns = media_ns - self._end_media_ns
+            if stood_still or gap_ns > _LOSS_NS or (gap_ns >= _CONTIGUOUS_NS and not lost):
+                position = max(self.position, self._clock_position(media_ns))
+            elif lost:
+                position = max(self.position, self._end + samples_of(gap_ns, self._rate))
+            else:
+                position = self.position
+                self._widen_guard(position - self._end)
+        self._previous = frame
+        self._end_media_ns = media_ns + duration_ns(samples, self._rate)
+        self._end = self.position = position + samples
+        return position
+
+    def error_samples(self) -> int:
+        """How much later the next sample should be, if that is more than may be."""
+        if self.position is None:
+            return 0
+        error = self._clock_position(self._end_media_ns) - self._end
+        return error if abs(error) * _ERROR_DIVISOR > self._rate else 0
+
+    def correct(self, samples: int) -> None:
+        """The frame placed last was made longer by `samples`, or shorter."""
+        self._end += samples
+        self.position = self._end
+
+    def frontier(self) -> int | None:
+        """Up to where the track is final, frames that wait to be taken aside; None before anything is known.
+
+        Silence up to there is silence: `position` moves there.
+        """
+        if self._sent_ns is None or self._ready or self.reorder.is_waiting:
+            return self.position
+        watermark = self._watermark(self._sent_ns - self._guard_ns)
+        if self.position is None:
+            return watermark
+        self.position = max(self.position, watermark)
+        return self.position
+
+    def watermark(self) -> int | None:
+        """Up to where the publisher says that it has sent everything, without a margin; None before it did."""
+        if self._sent_ns is None:
+            return self.position
+        watermark = self._watermark(self._sent_ns)
+        return watermark if self.position is None else max(self.position, watermark)
+
+    @property
+    def end_media_ns(self) -> int:
+        """Media time after the frame placed last."""
+        return self._end_media_ns
+
+    def _sent(self, sent_ns: int, arrival_ns: int) -> None:
+        self._mapping.observe_sending(sent_ns, arrival_ns)
+        if self._sent_ns is not None:
+            self.watermark_step_ns = max(self.watermark_step_ns, sent_ns - self._sent_ns)
+            sent_ns = max(sent_ns, self._sent_ns)
+        self._sent_ns = sent_ns
+
+    def _watermark(self, sent_ns: int) -> int:
+        return position_of(self._mapping.room_ns(sent_ns), self._rate, self._epoch_ns)
+
+    def _clock_position(self, media_ns: int) -> int:
+        return position_of(media_ns + self._mapping.offset_ns(self._at_ns), self._rate, self._epoch_ns)
+
+    def _widen_guard(self, shift: int) -> None:
+        """A publisher that went on where silence had been written sends later than it says."""
+        if shift > 0:
+            self._guard_ns = min(_GUARD_MAX_NS, self._guard_ns + duration_ns(shift, self._rate))
+
+    def _check(self, frame: TrackFrame) -> None:
+        previous = self._previous
+        if previous is None:
+            if self._sent_ns is not None and abs(frame.capture_ns - self._sent_ns) > _TIME_JUMP_NS:
+                raise FrameTimeError("captured more than 24 h from when it was sent")
+            return
+        media_ns = frame.media_ns - previous.media_ns
+        capture_ns = frame.capture_ns - previous.capture_ns
+        if media_ns < 0:
+            raise FrameTimeError(f"media time {-media_ns} ns before that of the frame before it")
+        if capture_ns < -_CAPTURE_BACK_NS:
+            raise FrameTimeError(f"captured {-capture_ns} ns before the frame before it")
+        if media_ns > _TIME_JUMP_NS or capture_ns > _TIME_JUMP_NS:
+            raise FrameTimeError("more than 24 h after the frame before it")

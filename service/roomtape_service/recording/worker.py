@@ -1,0 +1,127 @@
+"""A worker process: `python -m roomtape_service.recording.worker --socket PATH --spool DIR --index N`.
+
+It connects to its node, takes frames, and writes segments into a folder of its own on the spool. When the node is
+gone it exits at once, without finishing anything: recovery is the one way back, and so it is always tested. Signals
+that reach the whole process group do not concern it; the node says when to stop.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from roomtape_service.clock import NANOSECONDS, Clock, SystemClock
+from roomtape_service.recording.closing import Closer
+from roomtape_service.recording.link import NodeLink
+from roomtape_service.recording.protocol import Bye, Hello
+from roomtape_service.recording.series import SeriesServices
+from roomtape_service.recording.studio import Studio
+from roomtape_service.spool.generation import Generation
+
+__all__ = ["Worker", "WorkerSettings", "main"]
+
+_TICK_NS: Final = NANOSECONDS // 4
+"""How often checkpoints are written: a kill costs this and what encoders hold, together less than a second."""
+_GATHER_SECONDS: Final = 0.04
+"""After a read the worker sleeps, so that frames of many publishers cost one wake-up."""
+_GATHER_BYTES_MAX: Final = 64 * 1024
+"""Not when so much comes at once: then the node has more."""
+_EXIT_NODE_GONE: Final = 3
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker is started with."""
+
+    socket: Path
+    """The node's Unix socket."""
+    spool: Path
+    """The folder in which the worker makes its own."""
+    index: int
+    """Which of the node's workers it is."""
+    waits_for_disk: bool
+    """Whether acknowledged media is on the disk (`--durability power`), or with the kernel."""
+
+
+class Worker:
+    """One life of a worker."""
+
+    def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        name = f"{clock.now_ns():020d}-{settings.index}-{os.getpid()}"
+        self._generation = Generation(settings.spool, name)
+        self._link = NodeLink(str(settings.socket))
+        self._closer = Closer(self._link.wake)
+
+    def run(self) -> bool:
+        """Works until the node says stop (True) or is gone (False). Raises OSError, ProtocolError."""
+        self._generation.open()
+        self._link.connect()
+        folder = self._generation.folder
+        self._link.send(Hello(self._settings.index, self._generation.name, os.getpid(), str(folder)))
+        self._link.flush()
+        services = SeriesServices(folder, self._link.send, self._closer, self._settings.waits_for_disk)
+        studio = Studio(services, self._clock)
+        try:
+            return self._work(studio)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+
+    def _work(self, studio: Studio) -> bool:
+        link, clock = self._link, self._clock
+        next_tick_ns = clock.monotonic_ns() + _TICK_NS
+        while True:
+            messages = link.receive((next_tick_ns - clock.monotonic_ns()) / NANOSECONDS)
+            if messages is None:
+                return False
+            for message in messages:
+                studio.handle(message)
+            now_ns = clock.monotonic_ns()
+            if now_ns >= next_tick_ns or studio.is_shutting_down or self._closer.has_results:
+                studio.tick()
+                next_tick_ns = now_ns + _TICK_NS
+            link.flush()
+            if studio.is_shutting_down and studio.is_done:
+                break
+            if 0 < link.received_bytes < _GATHER_BYTES_MAX and not studio.is_shutting_down:
+                time.sleep(
+                    min(_GATHER_SECONDS, max(0.0, (next_tick_ns - clock.monotonic_ns()) / NANOSECONDS))
+                )
+        self._closer.close()
+        link.send(Bye())
+        link.flush()
+        link.close()
+        self._generation.close()
+        return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The process; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="roomtape_service.recording.worker")
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--spool", type=Path, required=True)
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--durability", choices=("kernel", "power"), default="kernel")
+    given = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    settings = WorkerSettings(given.socket, given.spool, given.index, given.durability == "power")
+    if Worker(settings, SystemClock()).run():
+        return 0
+    log.info("node_gone", index=settings.index)
+    sys.stdout.flush()
+    # Not by way of interpreter exit, which would wait for a segment that is being finished.
+    os._exit(_EXIT_NODE_GONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Finishing a segment's files: cut to a checkpoint, headers and tags written, sizes and hashes taken.
+
+It is the same at a segment's regular end and after a crash, and may be done again.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from roomtape_service.recording.containers.mp3 import MP3_DELAY, finish_mp3, frame_format
+from roomtape_service.recording.containers.ogg import finish_ogg
+from roomtape_service.recording.containers.wav import finish_wav
+from roomtape_service.recording.positions import ns_of
+from roomtape_service.recording.protocol import CompletedFile, Container, Resume, SegmentCompleted
+from roomtape_service.spool.journal import Checkpoint, JournalHeader, MediaFile
+
+__all__ = ["finish_segment"]
+
+
+def finish_segment(
+    folder: Path, header: JournalHeader, last: Checkpoint, resume: Mapping[str, Resume], *, interrupted: bool
+) -> SegmentCompleted:
+    """Finishes the files of a segment that ends at its checkpoint `last`; `resume` is of all its tracks.
+
+    Raises OSError, and ValueError if a file is not what the journal says.
+    """
+    files = tuple(
+        _finish_file(folder, header, file, size, last.samples)
+        for file, size in zip(header.files, last.sizes, strict=True)
+    )
+    return SegmentCompleted(
+        recording_id=header.recording_id,
+        segment=header.segment,
+        start_ns=ns_of(header.start, header.sample_rate, header.epoch_ns),
+        end_ns=ns_of(header.start + last.samples, header.sample_rate, header.epoch_ns),
+        sample_rate=header.sample_rate,
+        channels=header.channels,
+        sample_count=last.samples,
+        interrupted=interrupted,
+        files=files,
+        statistics=last.statistics,
+        resume=resume,
+    )
+
+
+def _finish_file(
+    folder: Path, header: JournalHeader, file: MediaFile, size: int, samples: int
+) -> CompletedFile:
+    path = str(folder / file.name)
+    played = _finish_container(path, header, file.container, size, samples)
+    delay = MP3_DELAY if file.container is Container.MP3 else 0
+    with open(path, "rb") as media:
+        sha256 = hashlib.file_digest(media, "sha256").hexdigest()
+    return CompletedFile(file.container, path, size, sha256, delay, played)
+
+
+def _finish_container(path: str, header: JournalHeader, container: Container, size: int, samples: int) -> int:
+    match container:
+        case Container.WAV:
+            return finish_wav(path, size, samples, header.sample_rate, header.channels)
+        case Container.MP3:
+            form = frame_format(header.sample_rate, header.channels, header.bitrate)
+            return finish_mp3(path, size, samples, form)
+        case Container.OGG:
+            return finish_ogg(path, size)
