@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -83,9 +83,11 @@ class ServerProcess:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        family = [*self._children(), psutil.Process(process.pid)]
-        for each in family:
-            each.kill()
+        for each in self._children():
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
 
     def node(self) -> psutil.Process | None:
