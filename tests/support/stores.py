@@ -10,11 +10,11 @@ from roomtape_service.storage.stores import Stores
 from tests.support.rclone import Loopback, RcloneServer
 from tests.support.weed import WeedServer
 
-__all__ = ["BUCKET", "disk_settings", "make_stores", "rclone_settings", "weed_settings"]
+__all__ = ["BUCKET", "SECRET_KEY", "disk_settings", "make_stores", "rclone_settings", "weed_settings"]
 
 BUCKET = "roomtape-tests-1250000000"
 
-_SECRET_KEY = bytes(range(32))
+SECRET_KEY = bytes(range(32))
 
 
 def make_stores(
@@ -22,7 +22,7 @@ def make_stores(
 ) -> Stores:
     """Stores that find every host on this machine (at `port`, where given) and trust `authority`."""
     clients = S3Clients(resolver=Loopback(port), ca_file=authority)
-    return Stores(root, SecretBox(_SECRET_KEY), clients=clients, limits=limits)
+    return Stores(root, SecretBox(SECRET_KEY), clients=clients, limits=limits)
 
 
 def disk_settings(folder: str = "tests", prefix: str = "") -> storage_pb2.StorageSettings:

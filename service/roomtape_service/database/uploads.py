@@ -40,7 +40,7 @@ _DUE_NS = sa.func.coalesce(segments.c.next_attempt_ns, 0)
 async def earliest_uploads(connection: AsyncConnection) -> Mapping[str, int]:
     """For each application with waiting segments, when the first of them is due; 0 means now."""
     query = sa.select(segments.c.app_id, sa.func.min(_DUE_NS)).where(_WAITING).group_by(segments.c.app_id)
-    return dict((await connection.execute(query)).tuples().all())
+    return {row[0]: row[1] for row in await connection.execute(query)}
 
 
 async def due_segments(
