@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,11 +34,20 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "serve": Command("serve", "run the service on this machine"),
+    "apps": Command("apps", "create, show and change applications"),
+    "rooms": Command("rooms", "open, close and show rooms"),
+    "publish": Command("publish", "put audio files into a room, each as a user of its own"),
+    "record": Command("record", "start, stop, change and show recording tasks"),
+    "watch": Command("watch", "show what happens, as it happens"),
+    "files": Command("files", "find, download and play what was recorded"),
+    "storage": Command("storage", "check whether an application's store works"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    # gRPC's core reads it when it is imported, and would write to our standard error.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="roomtape", description="Records rooms.", allow_abbrev=False, formatter_class=_Wide
