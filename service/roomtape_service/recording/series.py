@@ -33,6 +33,8 @@ __all__ = ["Format", "Mark", "SegmentSeries", "SeriesServices"]
 
 _WAV_MARGIN_BYTES: Final = 64 * 1024 * 1024
 """Size is looked at when a checkpoint is written; nothing writes as much in between."""
+_AHEAD_SAMPLES: Final = 2304
+"""Two frames of MP3; a few of these empty an encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class SegmentSeries:
         self._limit_bytes = order.segment_bytes
         if Container.WAV in order.containers:
             self._limit_bytes = min(self._limit_bytes, WAV_BYTES_MAX - _WAV_MARGIN_BYTES)
+        self._ahead = 0
         self._is_announced = False
         self._marks: deque[Mark] = deque()
         self._statistics = FrameStatistics()
@@ -128,7 +131,13 @@ class SegmentSeries:
         segment = self._segment
         if segment is None:
             return False
-        return bool(self._marks) or segment.last is None or segment.last.samples < segment.added
+        return bool(self._marks) or segment.last is None or segment.last.samples < self.position - self._start
+
+    @property
+    def left(self) -> int:
+        """Samples that fit into the open segment; of the next one if it is full."""
+        left = self._limit - (self.position - self._start)
+        return left if left > 0 else self._limit
 
     @property
     def pending_bytes(self) -> int:
@@ -163,6 +172,7 @@ class SegmentSeries:
         )
         self.format = form
         self.position = self._start = position
+        self._ahead = 0
         self._limit = samples_of(order.segment_ns, form.rate)
         self._is_announced = False
 
@@ -177,7 +187,7 @@ class SegmentSeries:
 
     def add_pcm(self, pcm: bytes, samples: int) -> None:
         """Samples at `position`; segments end inside of them where they have to."""
-        segment = self._open()
+        segment = self._cut() if self._ahead else self._open()
         block = len(pcm) // samples if samples else SAMPLE_BYTES
         while segment.added + samples > self._limit:
             part = self._limit - segment.added
@@ -193,6 +203,11 @@ class SegmentSeries:
     def add_silence(self, until: int) -> None:
         """Silence up to a position; segments end inside of it where they have to."""
         segment = self._open()
+        borrowed = min(self._ahead, until - self.position)
+        if borrowed > 0:
+            self._ahead -= borrowed
+            self._marks.append(Mark(self.position + borrowed, self.position, None, 0, 0, 0, 0))
+            self.position += borrowed
         while (samples := until - self.position) > 0:
             part = min(samples, self._limit - segment.added)
             if part:
@@ -220,6 +235,19 @@ class SegmentSeries:
             rejected=known.rejected + rejected,
             lost=max(0, known.lost + lost),
         )
+
+    def settle(self) -> None:
+        """Lets a checkpoint reach `position`, although nothing follows that would push it out of the encoders.
+
+        They get silence ahead of time. If silence does follow, it is taken from that; if anything else does, the
+        next segment begins there.
+        """
+        segment = self._segment
+        if segment is None:
+            return
+        while segment.added and segment.ready() < self.position - self._start:
+            segment.add_silence(_AHEAD_SAMPLES)
+            self._ahead += _AHEAD_SAMPLES
 
     def checkpoint(self) -> None:
         """Makes survive what can."""

@@ -6,6 +6,7 @@ import structlog
 
 from roomtape_service.clock import Clock
 from roomtape_service.recording.inputs import TrackInput
+from roomtape_service.recording.mixed import MixedRecording
 from roomtape_service.recording.positions import position_of
 from roomtape_service.recording.protocol import (
     Frames,
@@ -143,7 +144,7 @@ class Studio:
             case RecordingKind.SINGLE:
                 return SingleRecording(order, room, self._services)
             case RecordingKind.MIXED:
-                raise NotImplementedError
+                return MixedRecording(order, room, self._services)
 
     def _set_tracks(self, message: RecordingTracks) -> None:
         recording = self._recordings.get(message.recording_id)

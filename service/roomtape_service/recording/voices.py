@@ -1,0 +1,128 @@
+"""One track as an input of a mix."""
+
+from collections import deque
+from typing import Final
+
+from roomtape_service.clock import NANOSECONDS
+from roomtape_service.recording.delivery import Delivery, MissingMedia, Piece
+from roomtape_service.recording.mixing import Voice
+from roomtape_service.recording.protocol import GapReason, RoomClock
+from roomtape_service.recording.resampling import MIX_RATE, MonoStream
+from roomtape_service.recording.series import Mark
+from roomtape_service.recording.track import Lane
+
+__all__ = ["MixInput"]
+
+_LOST_WAIT_NS: Final = 5 * NANOSECONDS
+"""How long a mix waits for a publisher whose connection broke; what comes later is not in it."""
+_QUIET_WAIT_NS: Final = {RoomClock.ARRIVAL: 3 * NANOSECONDS, RoomClock.MEDIA: 10 * NANOSECONDS}
+"""How long it waits for a publisher who is connected but sends no batches; publishers send two a second."""
+
+
+class MixInput:
+    """Takes what a lane delivers, and keeps it until it is mixed. Positions are the mix's."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.voice = Voice()
+        self.frontier: int | None = None
+        """Up to where the track is final; None before anything is known of it."""
+        self.is_leaving = False
+        """Whether nothing more will come."""
+        self.lost_since_ns: int | None = None
+        self.rejected = 0
+        """Frames that could not be decoded or came too late, since the last `take_rejected`."""
+        self.late: MissingMedia | None = None
+        """What came too late in the last delivery, in positions of the track."""
+        self._stream = MonoStream(lane.format.rate, lane.format.channels)
+        self._marks: deque[Mark] = deque()
+        self._has_news = True
+        self._heard_ns = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether all that came is in the mix, and nothing will come."""
+        return self.is_leaving and self.voice.start is None and not self._marks
+
+    def take(self, delivery: Delivery, known: int, floor: int, *, is_mixed: bool) -> None:
+        """Takes frames after sequence `known`; what lies before `floor` is mixed already, or was never wanted."""
+        self._has_news = True
+        self.late = None
+        parts: list[bytes] = []
+        start = end = 0
+        for piece in delivery.pieces:
+            if piece.sequence <= known:
+                continue
+            if piece.samples:
+                if parts and piece.position != end:
+                    self._add(start, parts, floor)
+                    parts = []
+                if not parts:
+                    start = piece.position
+                parts.append(piece.pcm)
+                end = piece.position + piece.samples
+            self._marks.append(self._mark(piece, floor, is_mixed))
+        if parts:
+            self._add(start, parts, floor)
+        if delivery.frontier is None:
+            return
+        if delivery.frontier > end:
+            self._end_run(floor)
+        held = self._stream.held_from
+        frontier = self._stream.position_of(delivery.frontier)
+        self.frontier = frontier if held is None else min(frontier, held)
+
+    def leave(self, until: int | None, floor: int) -> None:
+        """Nothing more will come; silence follows to `until`."""
+        self._end_run(floor)
+        self.is_leaving = True
+        if until is not None:
+            self.frontier = max(until, self.frontier or until)
+
+    def marks_before(self, position: int) -> list[Mark]:
+        """Removes and returns the marks of what is mixed up to a position."""
+        marks: list[Mark] = []
+        while self._marks and self._marks[0].end <= position:
+            marks.append(self._marks.popleft())
+        return marks
+
+    def holds(self, key: str) -> bool:
+        """Whether a frame of the track waits to be mixed."""
+        return any(mark.key == key for mark in self._marks)
+
+    def is_waited_for(self, now_ns: int) -> bool:
+        """Whether the mix should not go on without it; `now_ns` by the monotonic clock."""
+        if self._has_news:
+            self._heard_ns = now_ns
+            self._has_news = False
+        if self.is_leaving:
+            return False
+        if self.lost_since_ns is not None:
+            return now_ns - self.lost_since_ns < _LOST_WAIT_NS
+        return now_ns - self._heard_ns < _QUIET_WAIT_NS[self.lane.room.clock]
+
+    def returns(self) -> None:
+        """The publisher is back."""
+        self.lost_since_ns = None
+        self._has_news = True
+
+    def _mark(self, piece: Piece, floor: int, is_mixed: bool) -> Mark:
+        end = -(-(piece.position + piece.samples) * MIX_RATE // self.lane.format.rate)
+        is_out = end <= floor and piece.samples > 0
+        if is_out and is_mixed:
+            start = self.late.start if self.late is not None else piece.position
+            self.late = MissingMedia(start, piece.position + piece.samples, GapReason.PUBLISHER_LOST)
+        if piece.packet is None or (is_out and is_mixed):
+            self.rejected += 1
+        is_in = piece.packet is not None and not is_out
+        end = max(end, self._marks[-1].end if self._marks else floor)
+        return Mark(end, 0, self.lane.facts.key, piece.sequence, piece.offset_ns, int(is_in), piece.lost)
+
+    def _add(self, position: int, parts: list[bytes], floor: int) -> None:
+        pcm = parts[0] if len(parts) == 1 else b"".join(parts)
+        for at, samples in self._stream.push(position, pcm):
+            self.voice.add(at, samples, floor)
+
+    def _end_run(self, floor: int) -> None:
+        for at, samples in self._stream.end_run():
+            self.voice.add(at, samples, floor)

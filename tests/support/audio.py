@@ -1,0 +1,180 @@
+"""Tones in, tones found: material and analysis for tests of recordings.
+
+Signals are numpy arrays of 16-bit samples: `(samples,)` when mono, `(samples, channels)` otherwise.
+"""
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Samples",
+    "ToneSpan",
+    "decode_file",
+    "ffmpeg_decode",
+    "find_tone",
+    "level_dbfs",
+    "noise",
+    "opus_decode",
+    "opus_packets",
+    "silence",
+    "tone",
+]
+
+Samples = npt.NDArray[np.int16]
+
+FULL_SCALE = 32768.0
+_FADE_SECONDS = 0.002
+_WINDOW_SECONDS = 0.02
+
+
+def tone(hertz: float, seconds: float, rate: int = 48_000, dbfs: float = -12.0, channels: int = 1) -> Samples:
+    """A sine whose peak is at `dbfs`, faded in and out over 2 ms, so that it has no clicks."""
+    count = round(seconds * rate)
+    times = np.arange(count) / rate
+    wave = np.sin(2 * np.pi * hertz * times) * FULL_SCALE * 10 ** (dbfs / 20)
+    fade = min(round(_FADE_SECONDS * rate), count // 2)
+    if fade:
+        ramp = np.linspace(0, 1, fade, endpoint=False)
+        wave[:fade] *= ramp
+        wave[-fade:] *= ramp[::-1]
+    mono = np.clip(np.rint(wave), -32768, 32767).astype(np.int16)
+    return mono if channels == 1 else np.repeat(mono[:, None], channels, axis=1)
+
+
+def noise(seconds: float, rate: int = 48_000, seed: int = 1, peak: int = 8000, channels: int = 1) -> Samples:
+    """White noise without a silent stretch: each sample can be told from every other."""
+    shape: tuple[int, ...] = (round(seconds * rate),) if channels == 1 else (round(seconds * rate), channels)
+    return np.random.default_rng(seed).integers(-peak, peak, shape, dtype=np.int16)
+
+
+def silence(seconds: float, rate: int = 48_000, channels: int = 1) -> Samples:
+    """Zeros."""
+    shape: tuple[int, ...] = (round(seconds * rate),) if channels == 1 else (round(seconds * rate), channels)
+    return np.zeros(shape, np.int16)
+
+
+def opus_packets(signal: Samples, bitrate: int = 32_000, frame_ms: int = 20) -> list[bytes]:
+    """Opus packets of a 48 kHz signal; its end is filled up to a whole frame, and the encoder's delay is not
+    undone."""
+    channels = 1 if signal.ndim == 1 else signal.shape[1]
+    encoder = av.CodecContext.create("libopus", "w")
+    assert isinstance(encoder, av.AudioCodecContext)
+    encoder.sample_rate = 48_000
+    encoder.layout = "mono" if channels == 1 else "stereo"
+    encoder.format = "s16"
+    encoder.bit_rate = bitrate
+    encoder.time_base = Fraction(1, 48_000)
+    encoder.options = {"frame_duration": str(frame_ms), "vbr": "constrained"}
+    size = 48 * frame_ms
+    flat = np.ascontiguousarray(signal).reshape(-1)
+    flat = np.concatenate([flat, np.zeros(-len(flat) % (size * channels), np.int16)])
+    packets: list[bytes] = []
+    for at in range(0, len(flat), size * channels):
+        frame = av.AudioFrame.from_ndarray(flat[None, at : at + size * channels], "s16", encoder.layout.name)
+        frame.sample_rate = 48_000
+        frame.pts = at // channels
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    packets += [bytes(packet) for packet in encoder.encode(None)]
+    return packets
+
+
+def opus_decode(packets: Iterable[bytes], channels: int = 1) -> Samples:
+    """What a decoder that starts with the first packet puts out."""
+    decoder = av.CodecContext.create("libopus", "r")
+    assert isinstance(decoder, av.AudioCodecContext)
+    decoder.sample_rate = 48_000
+    decoder.layout = "mono" if channels == 1 else "stereo"
+    decoded = [
+        frame.to_ndarray().reshape(-1) for packet in packets for frame in decoder.decode(av.Packet(packet))
+    ]
+    return _shaped(np.concatenate(decoded).astype(np.int16), channels)
+
+
+def decode_file(path: str | Path) -> tuple[Samples, int]:
+    """Everything that PyAV decodes of a file, and its rate."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+        resampler = av.AudioResampler(format="s16", layout=stream.codec_context.layout, rate=rate)
+        blocks = [
+            block.to_ndarray().reshape(-1)
+            for frame in container.decode(stream)
+            for block in resampler.resample(frame)
+        ]
+    flat = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+    return _shaped(flat.astype(np.int16), channels), rate
+
+
+def ffmpeg_decode(path: str | Path, channels: int = 1) -> Samples:
+    """Everything that the ffmpeg program decodes of a file; AssertionError if it complains about anything."""
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "warning",
+        "-xerror",
+        "-i",
+        str(path),
+        "-f",
+        "s16le",
+        "-",
+    ]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0 and not done.stderr, done.stderr.decode()
+    return _shaped(np.frombuffer(done.stdout, np.int16), channels)
+
+
+@dataclass(frozen=True, slots=True)
+class ToneSpan:
+    """Where a tone was heard, in seconds from the start of the signal, and how loud: dBFS of its sine's peak."""
+
+    start: float
+    end: float
+    dbfs: float
+
+
+def find_tone(signal: Samples, hertz: float, rate: int, threshold_dbfs: float = -40.0) -> list[ToneSpan]:
+    """The stretches in which a tone is louder than the threshold, to within a quarter of 20 ms.
+
+    Windows of 20 ms tell tones apart that are 100 Hz from each other, or further.
+    """
+    mono = signal if signal.ndim == 1 else signal.mean(axis=1)
+    size = round(_WINDOW_SECONDS * rate)
+    step = size // 4
+    if len(mono) < size:
+        return []
+    window = np.hanning(size)
+    kernel = window * np.exp(-2j * np.pi * hertz * np.arange(size) / rate) * (2 / window.sum() / FULL_SCALE)
+    frames = np.lib.stride_tricks.sliding_window_view(mono.astype(np.float64), size)[::step]
+    levels = 20 * np.log10(np.abs(frames @ kernel) + 1e-12)
+    heard = np.concatenate([[False], levels > threshold_dbfs, [False]])
+    edges = np.flatnonzero(heard[1:] != heard[:-1]).reshape(-1, 2)
+    spans: list[ToneSpan] = []
+    for first, last in edges:
+        # A window hears a tone when about a third of it has the tone.
+        start = (first * step + size * 0.5) / rate if first else 0.0
+        end = ((last - 1) * step + size * 0.5) / rate if last < len(levels) else len(mono) / rate
+        spans.append(ToneSpan(float(start), float(end), float(np.median(levels[first:last]))))
+    return spans
+
+
+def level_dbfs(signal: Samples) -> float:
+    """The level of a signal as that of the sine of equal power: dBFS of its peak."""
+    power = float(np.mean(np.square(signal.astype(np.float64)))) if signal.size else 0.0
+    return 10 * float(np.log10(2 * power / FULL_SCALE**2 + 1e-24))
+
+
+def _shaped(flat: npt.NDArray[np.int16], channels: int) -> Samples:
+    return flat if channels == 1 else flat.reshape(-1, channels)
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """One signal out of parts that follow each other."""
+    return np.concatenate(parts) if parts else np.zeros(0, np.int16)
