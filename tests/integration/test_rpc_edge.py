@@ -36,6 +36,8 @@ from roomtape_service.rpc.call import authorize, current_call
 from roomtape_service.rpc.interceptors import MAX_MESSAGE_BYTES, Context
 from roomtape_service.rpc.server import RpcServer
 from roomtape_service.settings import Settings, SettingsError, parse
+from tests.support.certificates import make_certificates
+from tests.support.waiting import eventually
 
 SECRET = "the bucket's secret is hunter2"
 KEY = "a-key-of-one"
@@ -267,9 +269,7 @@ def reflection_stub(channel: aio.Channel) -> Any:
 
 
 async def until_running(edge: "Edge") -> None:
-    async with asyncio.timeout(5):
-        while not edge.server.running:
-            await asyncio.sleep(0)
+    await eventually(lambda: edge.server.running > 0, "a call runs")
 
 
 def bearer(key: str) -> tuple[tuple[str, str], ...]:
@@ -370,8 +370,8 @@ async def test_a_message_over_4_mib_is_refused_by_name_unary_and_streamed(edge: 
 
 async def test_an_unknown_method_is_unimplemented(edge: Edge) -> None:
     for method in ("/roomtape.v1.ApplicationService/Nope", "/nope.Nope/Nope"):
+        call: aio.UnaryUnaryMultiCallable[bytes, bytes] = edge.channel.unary_unary(method)
         with pytest.raises(aio.AioRpcError) as caught:
-            call: aio.UnaryUnaryMultiCallable[bytes, bytes] = edge.channel.unary_unary(method)
             await call(b"")
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert trailers_of(caught.value)["x-request-id"]
@@ -549,3 +549,62 @@ async def test_a_port_that_is_taken_is_a_problem_with_the_settings(edge: Edge, t
     with pytest.raises(SettingsError, match="another server"):
         async with serving(settings_of(tmp_path, listen=f"127.0.0.1:{edge.server.port}")):
             pass
+
+
+async def test_tls_is_spoken_when_there_is_a_certificate(tmp_path: Path) -> None:
+    files = make_certificates(tmp_path, ["localhost", "127.0.0.1"])
+    tls = {"tls_certificate_file": str(files.certificate), "tls_key_file": str(files.key)}
+    async with serving(settings_of(tmp_path, **tls)) as edge:
+        trusted = grpc.ssl_channel_credentials(files.authority.read_bytes())
+        async with aio.secure_channel(f"localhost:{edge.server.port}", trusted) as channel:
+            stub = application_pb2_grpc.ApplicationServiceStub(channel)
+            response = await stub.GetApplication(application_pb2.GetApplicationRequest(app_id="one"))
+            assert response.application.app_id == "one"
+        with pytest.raises(aio.AioRpcError) as caught:
+            await edge.applications.GetApplication(application_pb2.GetApplicationRequest(app_id="one"))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_tls_files_that_are_none_are_a_problem_with_the_settings(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    with pytest.raises(SettingsError, match="TLS files"):
+        async with serving(settings_of(tmp_path, tls_certificate_file=str(bad), tls_key_file=str(bad))):
+            pass
+
+
+async def test_a_method_without_a_coroutine_is_refused_at_start(tmp_path: Path) -> None:
+    class Wrong(application_pb2_grpc.ApplicationServiceServicer):
+        def GetApplication(  # type: ignore[override]
+            self, request: application_pb2.GetApplicationRequest, context: Context
+        ) -> application_pb2.GetApplicationResponse:
+            return application_pb2.GetApplicationResponse()
+
+    register = partial(application_pb2_grpc.add_ApplicationServiceServicer_to_server, Wrong())
+    server = RpcServer(settings_of(tmp_path), [register], [], ManualClock(), CountedIds())
+    with pytest.raises(TypeError, match="GetApplication is not asynchronous"):
+        await server.start()
+    await server.aclose()
+
+
+async def test_a_drain_that_fails_or_hangs_does_not_keep_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roomtape_service.rpc.server._STEP_SECONDS", 0.05)
+    drained = []
+
+    async def fails() -> None:
+        raise ValueError(SECRET)
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    async def works() -> None:
+        drained.append(True)
+
+    server = RpcServer(
+        settings_of(tmp_path, drain_seconds=0), [], [fails, hangs, works], ManualClock(), CountedIds()
+    )
+    await server.start()
+    await server.aclose()
+    assert drained == [True]

@@ -18,7 +18,8 @@ from roomtape_service.locks import LockedError
 from roomtape_service.readiness import EXIT_UNUSABLE, Ready
 from roomtape_service.settings import parse
 from roomtape_service.supervisor import Programs, Supervisor, Timing
-from tests.support.journals import alive, lines, until
+from tests.support.journals import alive, lines
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -54,7 +55,7 @@ async def serving(
     supervisor = supervisor_of(folder, ready.append, timing)
     running = asyncio.create_task(supervisor.run())
     try:
-        await until(lambda: ready or running.done())
+        await eventually(lambda: bool(ready) or running.done(), "the node is ready, or given up")
         yield supervisor, running, ready
     finally:
         supervisor.stop()
@@ -100,9 +101,9 @@ async def test_a_killed_node_comes_back_on_the_port_it_had(folder: Path) -> None
     async with serving(folder) as (_, running, ready):
         for life in range(1, 4):
             for worker in ("worker-0", "worker-1"):
-                await until(partial(lived, folder, worker, life))
+                await eventually(partial(lived, folder, worker, life), f"{worker} starts again")
             os.kill(pids(folder, "node")[-1], signal.SIGKILL)
-            await until(partial(lived, folder, "node", life + 1))
+            await eventually(partial(lived, folder, "node", life + 1), "the node starts again")
         assert not running.done()
         assert len(ready) == 1
         assert lines(folder, "node starts")[-1].split()[4] == "127.0.0.1:7999"
@@ -111,7 +112,7 @@ async def test_a_killed_node_comes_back_on_the_port_it_had(folder: Path) -> None
 async def test_a_killed_worker_comes_back_and_the_node_stays(folder: Path) -> None:
     async with serving(folder) as (_, running, _ready):
         os.kill(pids(folder, "worker-1")[0], signal.SIGKILL)
-        await until(lambda: len(pids(folder, "worker-1")) == 2)
+        await eventually(partial(lived, folder, "worker-1", 2), "the worker starts again")
         assert len(pids(folder, "node")) == len(pids(folder, "worker-0")) == 1
         assert not running.done()
 
@@ -139,7 +140,7 @@ async def test_a_second_signal_ends_everything_at_once(folder: Path) -> None:
     (folder / "hangs").touch()
     async with serving(folder, Timing(node_stop=3600)) as (_, running, _ready):
         os.kill(os.getpid(), signal.SIGINT)
-        await until(lambda: "node is told to stop" in lines(folder))
+        await eventually(lambda: "node is told to stop" in lines(folder), "the node is told")
         os.kill(os.getpid(), signal.SIGTERM)
         assert await running == 0
     assert not any(map(alive, pids(folder, "node") + pids(folder, "worker-0") + pids(folder, "worker-1")))
@@ -162,7 +163,10 @@ async def start_service(folder: Path) -> asyncio.subprocess.Process:
         env=ENVIRONMENT,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    await until(lambda: len(lines(folder, "supervisor ready")) > ready or process.returncode is not None)
+    await eventually(
+        lambda: len(lines(folder, "supervisor ready")) > ready or process.returncode is not None,
+        "it is ready",
+    )
     assert process.returncode is None
     return process
 

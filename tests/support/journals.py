@@ -1,11 +1,9 @@
 """What several processes did, in order, in one file."""
 
-import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["alive", "lines", "note", "until"]
+__all__ = ["alive", "lines", "note"]
 
 
 def note(folder: Path, who: str, what: str) -> None:
@@ -31,10 +29,3 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
-
-
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Returns when the condition holds; other processes give no other sign."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 (see above)
-            await asyncio.sleep(0.01)

@@ -70,7 +70,10 @@ async def _serve(settings: Settings, *, as_json: bool) -> int:
         for name, value in os.environ.items()
         if not name.startswith(settings_module.VARIABLE_PREFIX)
     }
-    return await Supervisor(settings, show, environment=environment).run()
+    code = await Supervisor(settings, show, environment=environment).run()
+    if code:
+        print(f"roomtape ended with code {code}; its log says why.", file=sys.stderr)
+    return code
 
 
 def _show(settings: Settings, ready: Ready, *, as_json: bool) -> None:

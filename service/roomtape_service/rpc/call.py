@@ -7,6 +7,8 @@ starts sees it too.
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import grpc
+
 from roomtape.v1 import error_pb2
 from roomtape_service.errors import FieldViolation, Refusal
 
@@ -35,6 +37,10 @@ class Call:
     request_id: str
     caller: Caller
     app_id: str = ""
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    reason: str = ""
+    cause: BaseException | None = None
+    """What failed unexpectedly; for the log alone."""
 
 
 current_call: ContextVar[Call] = ContextVar("roomtape_call")

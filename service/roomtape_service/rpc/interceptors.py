@@ -9,6 +9,7 @@ passes through code of ours except for its parsing.
 import asyncio
 import inspect
 import logging
+import operator
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
@@ -18,7 +19,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 import grpc
 import structlog
 from google.protobuf import descriptor_pool
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from roomtape.v1 import error_pb2
@@ -62,17 +63,9 @@ class _Route:
     method: str
     streams: bool
     guarded: bool
-    application_field: str
     limited: bool
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """How a call ended, for its log line."""
-
-    code: grpc.StatusCode = grpc.StatusCode.OK
-    reason: str = ""
-    cause: BaseException | None = None
+    application_field: str = ""
+    application_of: Callable[[Any], str] | None = None
 
 
 class Interceptor:
@@ -143,7 +136,7 @@ class Interceptor:
 
     def unknown(self, method: str) -> _Handler:
         """A handler for a method that no service has: answers UNIMPLEMENTED, with a request id."""
-        route = _Route(method, streams=False, guarded=False, application_field="", limited=False)
+        route = _Route(method, streams=False, guarded=False, limited=False)
 
         async def refuse(_requests: AsyncIterator[bytes], context: Context) -> None:
             async def answer(call: Call) -> None:
@@ -164,8 +157,8 @@ class Interceptor:
         async def handle(received: Any, context: Context) -> bytes:
             async def work(call: Call) -> bytes:
                 request = decode(received) if decode else received
-                if route.application_field:
-                    self._bind(route, request)
+                if route.application_of is not None:
+                    self._bind(route, route.application_of(request))
                 response = await behavior(request, context)
                 return encode(response) if encode else response
 
@@ -181,8 +174,8 @@ class Interceptor:
         async def handle(received: Any, context: Context) -> None:
             async def work(call: Call) -> None:
                 request = decode(received) if decode else received
-                if route.application_field:
-                    self._bind(route, request)
+                if route.application_of is not None:
+                    self._bind(route, route.application_of(request))
                 if route.guarded:
                     self._log.info(
                         "rpc_opened",
@@ -208,7 +201,6 @@ class Interceptor:
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         current_call.set(call)
         logged_request_id.set(call.request_id)
-        outcome = _Outcome()
         if route.guarded:
             self._running += 1
             self._idle.clear()
@@ -218,30 +210,28 @@ class Interceptor:
             return await work(call)
         except asyncio.CancelledError as error:
             if _cancelled_by_caller():
-                outcome.code = _code_of_cancelled(context)
+                call.code = _code_of_cancelled(context)
                 raise
             # A cancellation of the handler's own making would leave the caller waiting for its deadline.
-            await self._refuse(error, call, context, outcome)
+            await self._refuse(error, call, context)
         except aio.AbortError:
-            outcome.code = _code_of_aborted(context)
+            call.code = _code_of_aborted(context)
             raise
         except Exception as error:
-            await self._refuse(error, call, context, outcome)
+            await self._refuse(error, call, context)
         finally:
             if route.guarded:
                 self._running -= 1
                 if not self._running:
                     self._idle.set()
-            self._write(route, call, context, outcome, started_ns)
+            self._write(route, call, context, started_ns)
 
-    async def _refuse(
-        self, error: BaseException, call: Call, context: Context, outcome: _Outcome
-    ) -> NoReturn:
+    async def _refuse(self, error: BaseException, call: Call, context: Context) -> NoReturn:
         if isinstance(error, Refusal) and error.reason in CODES:
             refusal = error
         else:
-            refusal, outcome.cause = internal(call.request_id), error
-        outcome.code, outcome.reason = refusal.code, reason_name(refusal.reason)
+            refusal, call.cause = internal(call.request_id), error
+        call.code, call.reason = refusal.code, reason_name(refusal.reason)
         status = to_status(refusal, call.request_id)
         await context.abort(refusal.code, status.message, trailers(status, call.request_id))
 
@@ -254,9 +244,8 @@ class Interceptor:
             )
         call.caller = self._keys.caller(metadata)
 
-    def _bind(self, route: _Route, request: Message) -> None:
-        holder, _, name = route.application_field.rpartition(".")
-        app_id: str = getattr(getattr(request, holder) if holder else request, name)
+    def _bind(self, route: _Route, app_id: str) -> None:
+        # Who names none is told so by the servicer.
         if not app_id:
             return
         authorize(app_id, route.application_field)
@@ -269,34 +258,32 @@ class Interceptor:
                 return value
         return self._ids.token()
 
-    def _write(self, route: _Route, call: Call, context: Context, outcome: _Outcome, started_ns: int) -> None:
+    def _write(self, route: _Route, call: Call, context: Context, started_ns: int) -> None:
         usual = logging.INFO if route.guarded else logging.DEBUG
         self._log.log(
-            usual if outcome.cause is None else logging.ERROR,
+            usual if call.cause is None else logging.ERROR,
             "rpc_closed" if route.streams else "rpc",
             method=call.method,
-            code=outcome.code.name,
-            reason=outcome.reason,
+            code=call.code.name,
+            reason=call.reason,
             duration_ms=round((self._clock.monotonic_ns() - started_ns) / _MILLISECOND_NS, 3),
             peer=context.peer(),
             app_id=call.app_id[:MAX_LOGGED_ID],
-            **({} if outcome.cause is None else {"exc_info": outcome.cause}),
+            **({} if call.cause is None else {"exc_info": call.cause}),
         )
 
 
 def _route(method: str, *, streams: bool, guarded: bool) -> _Route:
     service, _, name = method.removeprefix("/").rpartition("/")
     if not guarded:
-        return _Route(method, streams, guarded, application_field="", limited=False)
+        return _Route(method, streams, guarded, limited=False)
     request = descriptor_pool.Default().FindServiceByName(service).FindMethodByName(name).input_type
-    application_field = ""
-    if "app_id" in request.fields_by_name:
-        application_field = "app_id"
-    elif "application" in request.fields_by_name:
-        application_field = "application.app_id"
     # What has a request id changes something.
     limited = service == _LIMITED_SERVICE and "request_id" in request.fields_by_name
-    return _Route(method, streams, guarded, application_field, limited)
+    for field in ("app_id", "application.app_id"):
+        if field.partition(".")[0] in request.fields_by_name:
+            return _Route(method, streams, guarded, limited, field, operator.attrgetter(field))
+    return _Route(method, streams, guarded, limited)
 
 
 def _behavior(handler: _Handler) -> _Behavior:
