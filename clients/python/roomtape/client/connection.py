@@ -15,7 +15,7 @@ __all__ = ["Endpoint", "TlsSettings"]
 # A publisher's session is held for 30 s after its connection broke, so a dead one must be found well before
 # that; servers may refuse pings that come more often than every 10 s.
 KEEPALIVE_TIME_MS = 15_000
-KEEPALIVE_TIMEOUT_MS = 5_000
+KEEPALIVE_TIMEOUT_MS = 10_000
 
 # A restarted server is back within a second or two, and callers wait for it.
 FIRST_RECONNECT_MS = 100
@@ -27,6 +27,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    # What gRPC really waits for an answer to a ping; a minute by default, whatever the line above says.
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     # A watch of a quiet application has no data between its bookmarks.
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", FIRST_RECONNECT_MS),
