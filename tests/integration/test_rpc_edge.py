@@ -575,12 +575,12 @@ async def test_tls_files_that_are_none_are_a_problem_with_the_settings(tmp_path:
 
 async def test_a_method_without_a_coroutine_is_refused_at_start(tmp_path: Path) -> None:
     class Wrong(application_pb2_grpc.ApplicationServiceServicer):
-        def GetApplication(  # type: ignore[override]
+        def GetApplication(
             self, request: application_pb2.GetApplicationRequest, context: Context
         ) -> application_pb2.GetApplicationResponse:
             return application_pb2.GetApplicationResponse()
 
-    register = partial(application_pb2_grpc.add_ApplicationServiceServicer_to_server, Wrong())
+    register = partial(application_pb2_grpc.add_ApplicationServiceServicer_to_server, Wrong())  # type: ignore[abstract]
     server = RpcServer(settings_of(tmp_path), [register], [], ManualClock(), CountedIds())
     with pytest.raises(TypeError, match="GetApplication is not asynchronous"):
         await server.start()
