@@ -200,7 +200,7 @@ async def test_a_bucket_that_refuses_waits_for_its_owner(bench: Bench, rclone: R
         # It takes somebody's hand, so it is not tried every second.
         assert row.next_attempt_ns - SystemClock().now_ns() > 25e9
         await bench.set_storage(rclone_settings(rclone))
-        await uploads.retry_now(APP)
+        uploads.wake()
         await eventually(lambda: bench.spool.is_uploaded(file), "the file is uploaded")
     assert await bench.stored(file) == file.data
     assert "no-such-bucket" not in (await bench.spool.row(file)).store

@@ -18,6 +18,7 @@ from roomtape_service.database.segments import (
     segments_of_recording,
 )
 from roomtape_service.database.unit_of_work import UnitOfWork
+from roomtape_service.storage.lane import Lane
 from roomtape_service.storage.secrets import SecretKeyError
 from roomtape_service.storage.store import Store, StoreError, StoreRefused
 from roomtape_service.storage.stores import Stores
@@ -54,9 +55,10 @@ class Attempts:
         self._remove_spooled = remove_spooled
         self._told: dict[str, set[str]] = {}
 
-    async def upload(self, row: SegmentRow, parallel_parts: int) -> None:
+    async def upload(self, row: SegmentRow, lane: Lane) -> None:
         """Puts the segment, then makes it UPLOADED in one unit of work with its event. Raises StoreError."""
         application = await self._database.read(lambda connection: applications.get(connection, row.app_id))
+        lane.revision = application.revision
         try:
             store = self._stores.of_application(application)
         except SecretKeyError as error:
@@ -64,7 +66,9 @@ class Attempts:
         key = await self._begin(row, store)
         assert row.spool_path is not None
         content_type = CONTENT_TYPES[row.container]
-        await store.put(key, Path(row.spool_path), row.sha256, content_type, parallel_parts=parallel_parts)
+        await store.put(
+            key, Path(row.spool_path), row.sha256, content_type, parallel_parts=lane.parallel_parts
+        )
         url = store.url(key)
 
         async def finish(unit: UnitOfWork) -> None:

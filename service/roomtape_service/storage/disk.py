@@ -45,12 +45,12 @@ class DiskStore:
     """
 
     def __init__(self, root: Path, folder: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._top = root / folder
 
     @property
     def identity(self) -> str:
-        return f"disk:{self._folder}"
+        return f"disk:{self.folder}"
 
     def url(self, key: str) -> str:
         return self.path(key).absolute().as_uri()

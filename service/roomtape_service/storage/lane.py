@@ -48,6 +48,8 @@ class Lane:
     """Failed attempts in a row."""
     next_ns: int = 0
     """Not before this is anything tried."""
+    revision: int = 0
+    """Of the application when the newest attempt was made: with new settings, trouble may be over."""
     warned_code: str = ""
     warned_ns: int = 0
 

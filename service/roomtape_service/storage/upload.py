@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape_service.clock import NANOSECONDS, Clock
-from roomtape_service.database import uploads
+from roomtape_service.database import applications, uploads
 from roomtape_service.database.database import Database
 from roomtape_service.database.segments import SegmentRow
 from roomtape_service.storage.attempt import Attempts, OnUploaded, RemoveSpooled
@@ -30,7 +30,7 @@ __all__ = ["UploadStatistics", "Uploads"]
 _PARALLEL_UPLOADS = 16
 # Of these, so many at most may be tries of stores in trouble: each can hang until its timeout.
 _PARALLEL_TRIES = 8
-# Wakes come from this process; what others put into the database is found by looking.
+# Wakes come from this process; what others put into the database, such as new settings, is found by looking.
 _LOOK_SECONDS = 10.0
 _TOLD_AT_ONCE = 64
 
@@ -142,7 +142,8 @@ class Uploads:
             due_ns = max(earliest[app_id], lane.next_ns)
             if due_ns > now_ns:
                 next_ns = min(next_ns, due_ns)
-                await self._tell(app_id, lane, now_ns)
+                if lane.trouble:
+                    await self._wait(app_id, lane, lane.trouble, now_ns)
                 continue
             room = min(lane.free(now_ns), slots)
             if lane.trouble:
@@ -171,13 +172,17 @@ class Uploads:
 
         return await self._database.read(read)
 
-    async def _tell(self, app_id: str, lane: Lane, now_ns: int) -> None:
-        """Segments that are due wait with their lane; their watchers hear why without a try for each."""
-        if lane.trouble:
-            rows = await self._due(app_id, lane, now_ns, _TOLD_AT_ONCE)
-            # Who was told lines up behind who was not, so that the next look finds those.
-            if await self._attempts.tell(rows, lane.trouble, now_ns):
-                self.wake()
+    async def _wait(self, app_id: str, lane: Lane, trouble: StoreError, now_ns: int) -> None:
+        """Segments wait with their lane; their watchers hear why without a try for each."""
+        application = await self._database.read(lambda connection: applications.get(connection, app_id))
+        if application.revision != lane.revision:
+            lane.revision = application.revision
+            await self.retry_now(app_id)
+            return
+        rows = await self._due(app_id, lane, now_ns, _TOLD_AT_ONCE)
+        # Who was told lines up behind who was not, so that the next look finds those.
+        if await self._attempts.tell(rows, trouble, now_ns):
+            self.wake()
 
     def _start(self, row: SegmentRow) -> None:
         lane = self._lanes[row.app_id]
@@ -198,7 +203,7 @@ class Uploads:
 
     async def _upload(self, row: SegmentRow, lane: Lane) -> None:
         try:
-            await self._attempts.upload(row, lane.parallel_parts)
+            await self._attempts.upload(row, lane)
         except StoreError as error:
             await self._delay(row, lane, error)
             return
