@@ -127,7 +127,7 @@ def ffmpeg_decode(path: str | Path, channels: int = 1) -> Samples:
         "-",
     ]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
-    assert done.returncode == 0 and not done.stderr, done.stderr.decode()
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
     return _shaped(np.frombuffer(done.stdout, np.int16), channels)
 
 

@@ -31,8 +31,8 @@ class NodeLink:
 
     def connect(self) -> None:
         """Raises OSError."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         self._socket.connect(self._path)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         os.set_blocking(self._wake_write, False)
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)

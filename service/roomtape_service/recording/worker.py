@@ -32,6 +32,8 @@ _GATHER_SECONDS: Final = 0.04
 """After a read the worker sleeps, so that frames of many publishers cost one wake-up."""
 _GATHER_BYTES_MAX: Final = 64 * 1024
 """Not when so much comes at once: then the node has more."""
+_NODE_WAIT_NS: Final = 30 * NANOSECONDS
+_CONNECT_PAUSE_SECONDS: Final = 0.05
 _EXIT_NODE_GONE: Final = 3
 
 log = structlog.get_logger(__name__)
@@ -64,8 +66,8 @@ class Worker:
 
     def run(self) -> bool:
         """Works until the node says stop (True) or is gone (False). Raises OSError, ProtocolError."""
+        self._connect()
         self._generation.open()
-        self._link.connect()
         folder = self._generation.folder
         self._link.send(Hello(self._settings.index, self._generation.name, os.getpid(), str(folder)))
         self._link.flush()
@@ -75,6 +77,17 @@ class Worker:
             return self._work(studio)
         except (BrokenPipeError, ConnectionResetError):
             return False
+
+    def _connect(self) -> None:
+        """Waits for a node that starts at the same time."""
+        until_ns = self._clock.monotonic_ns() + _NODE_WAIT_NS
+        while True:
+            try:
+                return self._link.connect()
+            except (FileNotFoundError, ConnectionRefusedError):
+                if self._clock.monotonic_ns() >= until_ns:
+                    raise
+            time.sleep(_CONNECT_PAUSE_SECONDS)
 
     def _work(self, studio: Studio) -> bool:
         link, clock = self._link, self._clock
