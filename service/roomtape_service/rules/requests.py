@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
+from google.protobuf import duration_pb2
+
 from roomtape.v1 import error_pb2, media_pb2, task_pb2
 from roomtape_service.errors import field_refusal
 from roomtape_service.rules.profiles import Profile
@@ -37,8 +39,9 @@ MODIFIABLE_PATHS = ("mode", "subscription")
 """What ModifyRecordInfo can change."""
 
 _DEFAULT_BITRATE_BPS = 64000
-_SHORTEST_SEGMENT_NS = 1_000_000_000
-_LONGEST_SEGMENT_NS = 24 * 3600 * 1_000_000_000
+_SECOND_NS = 1_000_000_000
+_SHORTEST_SEGMENT_NS = _SECOND_NS
+_LONGEST_SEGMENT_NS = 24 * 3600 * _SECOND_NS
 
 _MODES = {task_pb2.RECORD_MODE_SINGLE, task_pb2.RECORD_MODE_MIXED, task_pb2.RECORD_MODE_SINGLE_AND_MIXED}
 _CONTAINERS = {media_pb2.CONTAINER_MP3, media_pb2.CONTAINER_OGG, media_pb2.CONTAINER_WAV}
@@ -91,14 +94,7 @@ def check_output(output: task_pb2.OutputSettings) -> None:
             codec="PCM_S16LE",
         )
     if output.HasField("segment_duration"):
-        length_ns = output.segment_duration.ToNanoseconds()
-        if not _SHORTEST_SEGMENT_NS <= length_ns <= _LONGEST_SEGMENT_NS:
-            raise field_refusal(
-                error_pb2.ERROR_REASON_INVALID_VALUE,
-                "output.segment_duration",
-                f"{output.segment_duration.ToJsonString()} is not between 1s and 24h",
-                value=output.segment_duration.ToJsonString(),
-            )
+        _check_segment_duration(output.segment_duration)
     if output.audio_bitrate_bps and output.audio_bitrate_bps not in BITRATES_BPS:
         raise field_refusal(
             error_pb2.ERROR_REASON_INVALID_VALUE,
@@ -122,6 +118,19 @@ def filled_output(output: task_pb2.OutputSettings, profile: Profile) -> task_pb2
     if not filled.audio_bitrate_bps:
         filled.audio_bitrate_bps = _DEFAULT_BITRATE_BPS
     return filled
+
+
+def _check_segment_duration(duration: duration_pb2.Duration) -> None:
+    # Not by the message's own conversions: they raise for what is no duration.
+    length_ns = duration.seconds * _SECOND_NS + duration.nanos
+    if abs(duration.nanos) >= _SECOND_NS or not _SHORTEST_SEGMENT_NS <= length_ns <= _LONGEST_SEGMENT_NS:
+        shown = f"{length_ns / _SECOND_NS:.9g}s"
+        raise field_refusal(
+            error_pb2.ERROR_REASON_INVALID_VALUE,
+            "output.segment_duration",
+            f"{shown} is not between 1s and 24h",
+            value=shown,
+        )
 
 
 def _check_containers(field: str, containers: Sequence[media_pb2.Container.ValueType]) -> None:
