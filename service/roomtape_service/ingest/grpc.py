@@ -50,7 +50,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             return
         if opening.WhichOneof("message") != "open":
             raise _not_opened()
-        room, participant, sent_ns = self._check(opening.open)
+        room, participant, sent_ns = await self._check(opening.open)
         session = PublishSession(self._clock, self._participants, context.write)
         who, resumed = await self._participants.join(room, participant, session, sent_ns)
         self._sessions.add(session)
@@ -133,7 +133,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             return max(who.sent_ns, close.sent_time.seconds * NANOSECONDS + close.sent_time.nanos)
         return who.sent_ns
 
-    def _check(self, opening: ingest_pb2.PublishOpen) -> tuple[LiveRoom, room_pb2.Participant, int]:
+    async def _check(self, opening: ingest_pb2.PublishOpen) -> tuple[LiveRoom, room_pb2.Participant, int]:
         validation.refuse(
             validation.app_id(opening.app_id, "open.app_id"),
             validation.room_id(opening.room_id, "open.room_id"),
@@ -141,7 +141,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         authorize(opening.app_id, "open.app_id")
         if self._is_draining:
             raise Refusal(error_pb2.ERROR_REASON_DRAINING, "The server is stopping; open again in a moment.")
-        room = self._rooms.find(opening.app_id, opening.room_id)
+        room = await self._rooms.require(opening.app_id, opening.room_id)
         check_open(opening, room.clock == room_pb2.ROOM_CLOCK_MEDIA)
         participant = room_pb2.Participant(
             user_id=opening.user_id,
@@ -153,8 +153,8 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
 
 
 def _not_opened() -> Refusal:
-    return Refusal(
+    return field_refusal(
         error_pb2.ERROR_REASON_PUBLISH_NOT_OPENED,
-        "The first message of a stream must be `open`, and only the first.",
-        metadata={"field": "open"},
+        "open",
+        "the first message of a stream must be `open`, and only the first",
     )

@@ -70,6 +70,12 @@ class Rooms:
             )
         return room
 
+    async def require(self, app_id: str, room_id: str) -> LiveRoom:
+        """As `find`. Raises Refusal APPLICATION_NOT_FOUND too, for which only a room that is not there costs a read."""
+        if (app_id, room_id) not in self._rooms:
+            await self._database.read(lambda connection: application_rows.get(connection, app_id))
+        return self.find(app_id, room_id)
+
     def by_key(self, room_key: str) -> LiveRoom | None:
         """The open room with this key."""
         return self._by_key.get(room_key)

@@ -86,7 +86,7 @@ class RecordingServicer(task_pb2_grpc.RecordingServiceServicer):
         self, request: task_pb2.DescribeTaskInfoRequest, context: Context
     ) -> task_pb2.DescribeTaskInfoResponse:
         validation.refuse(validation.app_id(request.app_id), validation.room_id(request.room_id))
-        room = self._rooms.find(request.app_id, request.room_id)
+        room = await self._rooms.require(request.app_id, request.room_id)
         running = [task.task_id for task in self._tasks.of_room(room.room_key)]
 
         async def read(connection: AsyncConnection) -> list[task_pb2.Task]:
