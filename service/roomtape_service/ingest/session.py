@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from roomtape.v1 import error_pb2, ingest_pb2
 from roomtape_service.clock import Clock
-from roomtape_service.errors import Refusal
+from roomtape_service.errors import Refusal, field_refusal
 from roomtape_service.ingest.batches import check_batch, sent_ns
 from roomtape_service.recording import protocol
 from roomtape_service.rooms.participants import Participants
@@ -145,8 +145,11 @@ class PublishSession:
 
 
 def _unknown_track(who: LiveParticipant, track_id: str) -> Refusal:
-    return Refusal(
+    tracks = ", ".join(sorted(who.tracks))
+    return field_refusal(
         error_pb2.ERROR_REASON_UNKNOWN_TRACK,
-        f"frames.track_id: {track_id!r} was not opened; the session has {', '.join(sorted(who.tracks))}",
-        metadata={"field": "frames.track_id", "trackId": track_id},
+        "frames.track_id",
+        f"{track_id!r} was not opened; the session has {tracks}",
+        trackId=track_id,
+        tracks=tracks,
     )

@@ -10,7 +10,7 @@ from roomtape_service.database.database import Database
 from roomtape_service.database.orders import Order
 from roomtape_service.database.participants import ParticipantRow
 from roomtape_service.database.unit_of_work import UnitOfWork
-from roomtape_service.errors import Refusal
+from roomtape_service.errors import Refusal, field_refusal
 from roomtape_service.events.build import participant_event
 from roomtape_service.ids import Ids
 from roomtape_service.operations import Operations
@@ -138,11 +138,14 @@ class Participants:
             for track_id, track in who.tracks.items()
         }
         if offered != known:
-            raise Refusal(
+            tracks = ", ".join(sorted(known))
+            raise field_refusal(
                 error_pb2.ERROR_REASON_INVALID_VALUE,
-                f"The session {who.publish_session_id!r} has other tracks ({', '.join(sorted(known))}); resume it "
-                "with the same, or begin a new session.",
-                metadata={"field": "open.tracks", "publishSessionId": who.publish_session_id},
+                "open.tracks",
+                f"the session {who.publish_session_id!r} has other tracks ({tracks}); resume it with the same, or "
+                "begin a new session",
+                publishSessionId=who.publish_session_id,
+                tracks=tracks,
             )
         if who.connection is not None:
             who.connection.end(_replaced(who))
