@@ -35,11 +35,11 @@ def complete_settings(settings: storage_pb2.StorageSettings, app_id: str) -> sto
 def require_valid(settings: storage_pb2.StorageSettings, path: str = "storage") -> None:
     """Raises Refusal INVALID_STORAGE_SETTINGS with every field at fault; `path` leads to `settings` in the request."""
     if violations := check_settings(settings, path):
+        problems = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
         raise Refusal(
             error_pb2.ERROR_REASON_INVALID_STORAGE_SETTINGS,
-            "The storage settings can't work: "
-            + "; ".join(f"{violation.field}: {violation.description}" for violation in violations),
-            metadata={"field": violations[0].field},
+            f"The storage settings can't work: {problems}",
+            metadata={"field": violations[0].field, "problems": problems},
             fields=violations,
         )
 
