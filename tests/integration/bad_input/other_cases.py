@@ -1,0 +1,330 @@
+"""ApplicationService, FileService and WatchService: requests that are refused."""
+
+from collections.abc import Sequence
+
+from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2
+
+from roomtape.v1 import application_pb2, event_pb2, file_pb2, storage_pb2
+from tests.integration.bad_input.cases import Case, case
+
+__all__ = ["CASES"]
+
+_CREATE = "ApplicationService.CreateApplication"
+_UPDATE = "ApplicationService.UpdateApplication"
+_CHECK = "ApplicationService.CheckStorage"
+_FILES = "FileService.ListFiles"
+_PLAY = "FileService.CreatePlaybackUrl"
+_WATCH = "WatchService.WatchEvents"
+_UNKNOWN = 99
+_NOWHERE = storage_pb2.StorageSettings(disk=storage_pb2.DiskStore(folder="../etc"))
+_NO_VENDOR = storage_pb2.StorageSettings(object_store=storage_pb2.ObjectStore(bucket="b", region="r"))
+
+
+def _create(
+    app_id: str = "new",
+    *,
+    name: str = "",
+    profile: int = 0,
+    storage: storage_pb2.StorageSettings | None = None,
+    request_id: str = "",
+) -> application_pb2.CreateApplicationRequest:
+    return application_pb2.CreateApplicationRequest(
+        application=application_pb2.Application(
+            app_id=app_id,
+            display_name=name,
+            profile=application_pb2.Profile.ValueType(profile),
+            storage=storage,
+        ),
+        request_id=request_id,
+    )
+
+
+def _update(
+    app_id: str = "app",
+    *,
+    name: str = "",
+    state: int = 0,
+    storage: storage_pb2.StorageSettings | None = None,
+    etag: str = "",
+    paths: Sequence[str] = (),
+) -> application_pb2.UpdateApplicationRequest:
+    return application_pb2.UpdateApplicationRequest(
+        application=application_pb2.Application(
+            app_id=app_id,
+            display_name=name,
+            service_state=application_pb2.ServiceState.ValueType(state),
+            storage=storage,
+            etag=etag,
+        ),
+        update_mask=field_mask_pb2.FieldMask(paths=paths),
+    )
+
+
+def _watch(
+    app_id: str = "app", *, token: str | None = None, origin: int = 0, types: Sequence[int] = ()
+) -> event_pb2.WatchEventsRequest:
+    request = event_pb2.WatchEventsRequest(app_id=app_id)
+    if token is None:
+        request.origin = event_pb2.WatchOrigin.ValueType(origin)
+    else:
+        request.resume_token = token
+    request.filter.types.extend(event_pb2.EventType.ValueType(each) for each in types)
+    return request
+
+
+_APPLICATIONS = (
+    case(
+        _CREATE,
+        "nothing",
+        lambda _: application_pb2.CreateApplicationRequest(),
+        "FIELD_REQUIRED",
+        "application",
+    ),
+    case(_CREATE, "no id", lambda _: _create(""), "FIELD_REQUIRED", "application.app_id"),
+    case(_CREATE, "id with slash", lambda _: _create("a/b"), "INVALID_ID", "application.app_id"),
+    case(_CREATE, "id with underscore", lambda _: _create("a_b"), "INVALID_ID", "application.app_id"),
+    case(_CREATE, "over-long id", lambda _: _create("a" * 65), "INVALID_ID", "application.app_id"),
+    case(_CREATE, "id with a control", lambda _: _create("a\n"), "INVALID_ID", "application.app_id"),
+    case(
+        _CREATE,
+        "that is there",
+        lambda _: _create("app"),
+        "APPLICATION_EXISTS",
+        metadata=lambda _: {"appId": "app"},
+    ),
+    case(
+        _CREATE,
+        "over-long name",
+        lambda _: _create(name="n" * 257),
+        "INVALID_VALUE",
+        "application.display_name",
+    ),
+    case(
+        _CREATE,
+        "unknown profile",
+        lambda _: _create(profile=_UNKNOWN),
+        "INVALID_VALUE",
+        "application.profile",
+        metadata=lambda _: {"value": "99"},
+    ),
+    case(
+        _CREATE,
+        "folder that leaves the root",
+        lambda _: _create(storage=_NOWHERE),
+        "INVALID_STORAGE_SETTINGS",
+        "application.storage.disk.folder",
+    ),
+    case(
+        _CREATE,
+        "bucket without vendor",
+        lambda _: _create(storage=_NO_VENDOR),
+        "INVALID_STORAGE_SETTINGS",
+        "application.storage.object_store.vendor",
+    ),
+    case(
+        _CREATE,
+        "prefix with dots",
+        lambda _: _create(
+            storage=storage_pb2.StorageSettings(disk=storage_pb2.DiskStore(), prefix="a/../../b")
+        ),
+        "INVALID_STORAGE_SETTINGS",
+        "application.storage.prefix",
+    ),
+    case(_CREATE, "over-long request id", lambda _: _create(request_id="r" * 37), "INVALID_ID", "request_id"),
+    case(
+        "ApplicationService.GetApplication",
+        "unknown application",
+        lambda _: application_pb2.GetApplicationRequest(app_id="nobody"),
+        "APPLICATION_NOT_FOUND",
+        metadata=lambda _: {"appId": "nobody"},
+    ),
+    case(
+        "ApplicationService.GetApplication",
+        "no id",
+        lambda _: application_pb2.GetApplicationRequest(),
+        "FIELD_REQUIRED",
+        "app_id",
+    ),
+    case(_UPDATE, "unknown application", lambda _: _update("nobody", name="x"), "APPLICATION_NOT_FOUND"),
+    case(
+        _UPDATE,
+        "nothing",
+        lambda _: application_pb2.UpdateApplicationRequest(),
+        "FIELD_REQUIRED",
+        "application",
+    ),
+    case(
+        _UPDATE,
+        "a path that can't be changed",
+        lambda _: _update(name="x", paths=["app_id"]),
+        "INVALID_UPDATE_MASK",
+        "update_mask",
+        metadata=lambda _: {"path": "'app_id'"},
+    ),
+    case(_UPDATE, "old etag", lambda _: _update(name="x", etag="r999"), "ETAG_MISMATCH"),
+    case(
+        _UPDATE,
+        "unknown state",
+        lambda _: _update(state=_UNKNOWN),
+        "INVALID_VALUE",
+        "application.service_state",
+    ),
+    case(
+        _UPDATE,
+        "folder that leaves the root",
+        lambda _: _update(storage=_NOWHERE),
+        "INVALID_STORAGE_SETTINGS",
+        "application.storage.disk.folder",
+    ),
+    case(
+        "ApplicationService.ListApplications",
+        "a token that is none",
+        lambda _: application_pb2.ListApplicationsRequest(page_token="x" * 5000),
+        "INVALID_PAGE_TOKEN",
+        "page_token",
+    ),
+    case(
+        "ApplicationService.ListApplications",
+        "negative page",
+        lambda _: application_pb2.ListApplicationsRequest(page_size=-(2**31)),
+        "INVALID_VALUE",
+        "page_size",
+    ),
+    case(
+        _CHECK,
+        "unknown application",
+        lambda _: application_pb2.CheckStorageRequest(app_id="nobody"),
+        "APPLICATION_NOT_FOUND",
+    ),
+    case(
+        _CHECK,
+        "folder that leaves the root",
+        lambda _: application_pb2.CheckStorageRequest(app_id="app", storage=_NOWHERE),
+        "INVALID_STORAGE_SETTINGS",
+        "storage.disk.folder",
+    ),
+)
+
+
+def _of_file(
+    rpc: str, request: type[file_pb2.GetFileRequest] | type[file_pb2.CreatePlaybackUrlRequest]
+) -> Sequence[Case]:
+    return (
+        case(rpc, "no file", lambda _: request(app_id="app"), "FIELD_REQUIRED", "file_id"),
+        case(
+            rpc, "file with a space", lambda _: request(app_id="app", file_id="a b"), "INVALID_ID", "file_id"
+        ),
+        case(
+            rpc,
+            "unknown file",
+            lambda _: request(app_id="app", file_id="../../etc/passwd"),
+            "FILE_NOT_FOUND",
+            metadata=lambda _: {"fileId": "../../etc/passwd"},
+        ),
+        case(
+            rpc,
+            "file of another application",
+            lambda world: request(app_id="gme", file_id=world.file_id),
+            "FILE_NOT_FOUND",
+        ),
+    )
+
+
+_LIBRARY = (
+    *_of_file("FileService.GetFile", file_pb2.GetFileRequest),
+    *_of_file(_PLAY, file_pb2.CreatePlaybackUrlRequest),
+    case(
+        _PLAY,
+        "file that is still written",
+        lambda world: file_pb2.CreatePlaybackUrlRequest(app_id="app", file_id=world.file_id),
+        "FILE_NOT_STORED",
+        metadata=lambda world: {"fileId": world.file_id},
+    ),
+    case(
+        _PLAY,
+        "for eight days",
+        lambda world: file_pb2.CreatePlaybackUrlRequest(
+            app_id="app", file_id=world.file_id, lifetime=duration_pb2.Duration(seconds=8 * 86_400)
+        ),
+        "INVALID_VALUE",
+        "lifetime",
+    ),
+    case(
+        _PLAY,
+        "for no time",
+        lambda world: file_pb2.CreatePlaybackUrlRequest(
+            app_id="app", file_id=world.file_id, lifetime=duration_pb2.Duration()
+        ),
+        "INVALID_VALUE",
+        "lifetime",
+    ),
+    case(
+        _FILES,
+        "unknown application",
+        lambda _: file_pb2.ListFilesRequest(app_id="nobody"),
+        "APPLICATION_NOT_FOUND",
+    ),
+    case(
+        _FILES,
+        "user with a control",
+        lambda _: file_pb2.ListFilesRequest(app_id="app", user_id="a\tb"),
+        "INVALID_ID",
+        "user_id",
+    ),
+    case(
+        _FILES,
+        "over-long prefix",
+        lambda _: file_pb2.ListFilesRequest(app_id="app", key_prefix="k" * 1025),
+        "INVALID_VALUE",
+        "key_prefix",
+    ),
+    case(
+        _FILES,
+        "a time that is none",
+        lambda _: file_pb2.ListFilesRequest(app_id="app", start_time=timestamp_pb2.Timestamp(nanos=-1)),
+        "INVALID_VALUE",
+        "start_time",
+    ),
+    case(
+        _FILES,
+        "a token that is none",
+        lambda _: file_pb2.ListFilesRequest(app_id="app", page_token="..."),
+        "INVALID_PAGE_TOKEN",
+        "page_token",
+    ),
+)
+
+_WATCHES = (
+    case(_WATCH, "no application", lambda _: _watch(""), "FIELD_REQUIRED", "app_id"),
+    case(_WATCH, "unknown application", lambda _: _watch("nobody"), "APPLICATION_NOT_FOUND"),
+    case(
+        _WATCH,
+        "a token that is none",
+        lambda _: _watch(token="\U0001f600"),
+        "INVALID_RESUME_TOKEN",
+        "resume_token",
+    ),
+    case(_WATCH, "an empty token", lambda _: _watch(token=""), "INVALID_RESUME_TOKEN", "resume_token"),
+    case(
+        _WATCH, "a huge token", lambda _: _watch(token="A" * 100_000), "INVALID_RESUME_TOKEN", "resume_token"
+    ),
+    case(_WATCH, "unknown origin", lambda _: _watch(origin=_UNKNOWN), "INVALID_VALUE", "origin"),
+    case(
+        _WATCH,
+        "unknown type",
+        lambda _: _watch(types=[event_pb2.EVENT_TYPE_GAP, 999]),
+        "INVALID_VALUE",
+        "filter.types[1]",
+        metadata=lambda _: {"value": "999"},
+    ),
+    case(
+        _WATCH,
+        "1,001 types",
+        lambda _: _watch(types=[event_pb2.EVENT_TYPE_GAP] * 1001),
+        "INVALID_VALUE",
+        "filter.types",
+        metadata=lambda _: {"count": "1001", "limit": "1000"},
+    ),
+)
+
+CASES = (*_APPLICATIONS, *_LIBRARY, *_WATCHES)
