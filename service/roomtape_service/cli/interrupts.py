@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 __all__ = ["interrupts"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def interrupts(on_first: Callable[[], object]) -> Iterator[None]:
-    """While the block runs, the first Ctrl-C (or SIGTERM) calls `on_first`, the next cancels the current task."""
+    """While the block runs, the first Ctrl-C (SIGTERM, SIGHUP) calls `on_first`, the next cancels the current task."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     asked = False

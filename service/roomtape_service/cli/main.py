@@ -34,6 +34,7 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "serve": Command("serve", "run the service on this machine"),
+    "demo": Command("demo", "record three speakers here, and check the files"),
     "apps": Command("apps", "create, show and change applications"),
     "rooms": Command("rooms", "open, close and show rooms"),
     "publish": Command("publish", "put audio files into a room, each as a user of its own"),

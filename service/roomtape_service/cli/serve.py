@@ -91,7 +91,9 @@ def _show(settings: Settings, ready: Ready, *, as_json: bool) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row("gRPC", ready.listen, "TLS" if settings.tls_certificate_file else "without TLS")
     table.add_row("HTTP", f"{scheme}://{ready.http_listen}", "playback")
-    table.add_row("data", str(settings.data_dir), f"{settings.workers} workers")
+    table.add_row(
+        "data", str(settings.data_dir), f"{settings.workers} worker{'' if settings.workers == 1 else 's'}"
+    )
     if settings.create_default_application:
         table.add_row("application", settings.create_default_application, "")
     console = Console(highlight=False, soft_wrap=True)
