@@ -80,7 +80,8 @@ class KeptProcess:
             lived = loop.time() - started
             if self._ending.is_set():
                 return
-            self._of_use = self._of_use or (self._on_output is None and lived >= self._restarts.healthy)
+            # A worker dies early whenever its node does, however often that is: only a node can be of no use.
+            self._of_use = self._of_use or self._on_output is None
             early = 0 if lived >= self._restarts.healthy else early + 1
             self._log.warning("child_died", child=self._name, code=code, lived_seconds=round(lived, 3))
             if code == EXIT_UNUSABLE or (not self._of_use and early >= self._restarts.attempts):
