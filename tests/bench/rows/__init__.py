@@ -1,0 +1,31 @@
+"""The rows of the table, in its order: each measures one thing and gives a figure for each of its peers."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from tests.bench.bench import Bench
+from tests.bench.figures import Figure
+from tests.bench.rows import (
+    describe,
+    fanout_5000,
+    memory_single,
+    mix_5,
+    mix_25,
+    mix_25_dtx,
+    opus_passthrough,
+    publishers_per_core,
+    single_mp3,
+)
+
+__all__ = ["ROWS"]
+
+ROWS: Mapping[str, Callable[[Bench], Sequence[Figure]]] = {
+    "single_mp3": single_mp3.measure,
+    "mix_5": mix_5.measure,
+    "mix_25": mix_25.measure,
+    "mix_25_dtx": mix_25_dtx.measure,
+    "opus_passthrough": opus_passthrough.measure,
+    "describe": describe.measure,
+    "fanout_5000": fanout_5000.measure,
+    "publishers_per_core": publishers_per_core.measure,
+    "memory_single": memory_single.measure,
+}

@@ -1,0 +1,21 @@
+"""Rooms of 25 who all talk, each mixed into one MP3."""
+
+from collections.abc import Sequence
+
+from tests.bench.bench import Bench
+from tests.bench.figures import Figure
+from tests.bench.mixing import measure_mix
+
+__all__ = ["measure"]
+
+_NAME = "mix_25"
+_GOAL = 0.55
+_PEOPLE = 25
+_TALKING = 25
+_ROOMS = 2
+
+
+def measure(bench: Bench) -> Sequence[Figure]:
+    """Measures it."""
+    people = bench.material.crowd(_PEOPLE, talking=_TALKING)
+    return measure_mix(bench, _NAME, people, rooms=_ROOMS, goal=_GOAL)
