@@ -36,7 +36,9 @@ def participant_event(
 
 
 def task_event(
-    event_type: event_pb2.EventType.ValueType, task: task_pb2.Task, previous: task_pb2.TaskState.ValueType | None = None
+    event_type: event_pb2.EventType.ValueType,
+    task: task_pb2.Task,
+    previous: task_pb2.TaskState.ValueType = task_pb2.TASK_STATE_UNSPECIFIED,
 ) -> event_pb2.Event:
     """TASK_*: `task` is the task after the event; `previous` only for TASK_STATE_CHANGED."""
     detail = event_pb2.TaskDetail(task=task, previous_state=previous)
@@ -54,7 +56,9 @@ def recording_event(
     return event
 
 
-def segment_event(event_type: event_pb2.EventType.ValueType, app_id: str, segment: segment_pb2.Segment) -> event_pb2.Event:
+def segment_event(
+    event_type: event_pb2.EventType.ValueType, app_id: str, segment: segment_pb2.Segment
+) -> event_pb2.Event:
     """SEGMENT_*: `segment` is the segment after the event."""
     return event_pb2.Event(
         type=event_type,
@@ -66,7 +70,12 @@ def segment_event(event_type: event_pb2.EventType.ValueType, app_id: str, segmen
 
 
 def gap_event(
-    task: task_pb2.Task, recording_id: str, user_id: str, from_ns: int, to_ns: int, reason: event_pb2.GapReason.ValueType
+    task: task_pb2.Task,
+    recording_id: str,
+    user_id: str,
+    from_ns: int,
+    to_ns: int,
+    reason: event_pb2.GapReason.ValueType,
 ) -> event_pb2.Event:
     """GAP: a user's media between two room times is missing."""
     event = _of_task(event_pb2.EVENT_TYPE_GAP, task)
