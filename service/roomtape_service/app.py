@@ -32,7 +32,7 @@ from roomtape_service.rpc.recording import RecordingServicer
 from roomtape_service.rpc.room import RoomServicer
 from roomtape_service.rpc.server import RpcServer
 from roomtape_service.rpc.watch import WatchService, WatchSettings
-from roomtape_service.settings import Settings
+from roomtape_service.settings import Address, Settings
 from roomtape_service.spool.cleaning import remove_stored
 from roomtape_service.storage.secrets import SecretBox, load_or_create_key
 from roomtape_service.storage.stores import Stores
@@ -63,6 +63,7 @@ class Node:
         self._random = randomness
         self._background: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
+        self._built = False
 
     @property
     def port(self) -> int:
@@ -72,7 +73,7 @@ class Node:
     @property
     def http_address(self) -> str:
         """The host and port from which files are played, once started."""
-        return f"{self._settings.http_listen.host}:{self._playback.port}"
+        return str(Address(self._settings.http_listen.host, self._playback.port))
 
     async def wait_for_worker(self, timeout_seconds: float) -> bool:
         """Whether a worker is there, or comes within the time."""
@@ -81,6 +82,7 @@ class Node:
     async def start(self) -> None:
         """Opens, takes up what the last node left, and serves."""
         self._build()
+        self._built = True
         settings = self._settings
         settings.spool_dir.mkdir(parents=True, exist_ok=True)
         await self._database.open()
@@ -99,6 +101,8 @@ class Node:
 
     async def aclose(self) -> None:
         """Stops in order."""
+        if not self._built:
+            return
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)

@@ -16,7 +16,8 @@ from roomtape_service.app import Node
 from roomtape_service.clock import SystemClock
 from roomtape_service.ids import RandomIds
 from roomtape_service.readiness import EXIT_UNUSABLE, Ready, announce
-from roomtape_service.settings import Settings, SettingsError, parse
+from roomtape_service.settings import Address, Settings, SettingsError, parse
+from roomtape_service.storage.secrets import SecretKeyError
 
 __all__ = ["main"]
 
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             log.error("settings_refused", problem=problem)
         return EXIT_UNUSABLE
+    except SecretKeyError as error:
+        log.error("settings_refused", problem=f"secret_key_file: {error}")
+        return EXIT_UNUSABLE
     return 0
 
 
@@ -51,7 +55,7 @@ async def _run(settings: Settings) -> None:
         await node.start()
         if not await node.wait_for_worker(_WORKER_SECONDS):
             log.warning("no_worker", seconds=_WORKER_SECONDS)
-        announce(Ready(listen=f"{settings.listen.host}:{node.port}", http_listen=node.http_address))
+        announce(Ready(listen=str(Address(settings.listen.host, node.port)), http_listen=node.http_address))
         await stop.wait()
     finally:
         await node.aclose()
