@@ -31,6 +31,7 @@ const api = grpc.loadPackageDefinition(
     keepCase: true,
     longs: String,
     enums: String,
+    defaults: true,
     oneofs: true,
   }),
 ).roomtape.v1;
