@@ -18,10 +18,15 @@ SECRET_KEY = bytes(range(32))
 
 
 def make_stores(
-    root: Path, *, authority: Path | None = None, limits: S3Limits | None = None, port: int | None = None
+    root: Path,
+    *,
+    authority: Path | None = None,
+    limits: S3Limits | None = None,
+    port: int | None = None,
+    unread_seconds: float = 10.0,
 ) -> Stores:
     """Stores that find every host on this machine (at `port`, where given) and trust `authority`."""
-    clients = S3Clients(resolver=Loopback(port), ca_file=authority)
+    clients = S3Clients(resolver=Loopback(port), ca_file=authority, unread_seconds=unread_seconds)
     return Stores(root, SecretBox(SECRET_KEY), clients=clients, limits=limits)
 
 

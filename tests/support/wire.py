@@ -1,9 +1,9 @@
 """A server that writes down what S3 clients send, and answers as if all was well."""
 
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
@@ -35,20 +35,37 @@ class WireServer:
     requests: list[WireRequest]
 
 
+@dataclass(slots=True)
+class _Object:
+    sha256: str
+    parts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(self.parts.values())
+
+
+Fault = Callable[[web.Request], web.Response | None]
+"""Answers in place of the server, or not; it sees each request after it was carried out."""
+
+
 @asynccontextmanager
-async def wire_server(folder: Path, names: Sequence[str]) -> AsyncIterator[WireServer]:
+async def wire_server(
+    folder: Path, names: Sequence[str], fault: Fault = lambda request: None
+) -> AsyncIterator[WireServer]:
     """Serves while the block runs, for the host names `names`."""
     certificates = make_certificates(folder, names)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.certificate, certificates.key)
     requests: list[WireRequest] = []
-    objects: dict[str, tuple[int, str]] = {}
+    objects: dict[str, _Object] = {}
 
     async def handle(request: web.Request) -> web.Response:
         body = await request.read()
         headers = [(name.decode(), value.decode()) for name, value in request.raw_headers]
         requests.append(WireRequest(request.method, request.raw_path, headers, body))
-        return _answer(request, body, objects)
+        answer = _answer(request, body, objects)
+        return fault(request) or answer
 
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
     app.router.add_route("*", "/{tail:.*}", handle)
@@ -62,16 +79,16 @@ async def wire_server(folder: Path, names: Sequence[str]) -> AsyncIterator[WireS
         await runner.cleanup()
 
 
-def _answer(request: web.Request, body: bytes, objects: dict[str, tuple[int, str]]) -> web.Response:
+def _answer(request: web.Request, body: bytes, objects: dict[str, _Object]) -> web.Response:
     path, query = request.path, request.query
-    size, sha256 = objects.get(path, (0, ""))
-    sha256 = request.headers.get("x-amz-meta-sha256", sha256)
+    if "uploads" in query or (request.method == "PUT" and "partNumber" not in query):
+        objects[path] = _Object(request.headers.get("x-amz-meta-sha256", ""))
+    stored = objects.setdefault(path, _Object(""))
     match request.method:
         case "PUT":
-            objects[path] = (size + len(body) if "partNumber" in query else len(body), sha256)
+            stored.parts[query.get("partNumber", "whole")] = len(body)
             return web.Response(headers={"ETag": f'"etag-{query.get("partNumber", "whole")}"'})
         case "POST" if "uploads" in query:
-            objects[path] = (0, sha256)
             result = "<UploadId>upload-1</UploadId>"
             return _xml(f"<InitiateMultipartUploadResult>{result}</InitiateMultipartUploadResult>")
         case "POST":
@@ -81,7 +98,9 @@ def _answer(request: web.Request, body: bytes, objects: dict[str, tuple[int, str
         case "GET":
             return web.Response(status=206, body=b"12345")
         case "HEAD":
-            return web.Response(headers={"Content-Length": str(size), "x-amz-meta-sha256": sha256})
+            return web.Response(
+                headers={"Content-Length": str(stored.size_bytes), "x-amz-meta-sha256": stored.sha256}
+            )
         case _:
             return web.Response(status=204)
 

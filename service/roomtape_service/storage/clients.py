@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Protocol, cast
 import botocore.handlers
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
+from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver
 
 from roomtape.v1 import storage_pb2
@@ -22,6 +24,9 @@ __all__ = ["Account", "S3Client", "S3Clients"]
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
+# Longer than any call's patience. A connection that is given up in the middle of a body stays, with what was not sent,
+# until the peer takes that or the system loses patience; a peer that lives and does not read would keep it for ever.
+_UNREAD_SECONDS = 120.0
 # Connections of one client; more parts than this at once only wait for each other.
 _CONNECTIONS = 64
 # A client that nobody uses is kept for its open connections and warm TLS; each costs about half a MiB.
@@ -72,11 +77,19 @@ class S3Clients:
     """Clients by account, all of one session: a session of its own costs each client 60–150 ms and 11 MB.
 
     `resolver` and `ca_file` are for servers that the system does not know the name of or the certificate's authority.
+    A connection goes when its peer took nothing for `unread_seconds`.
     """
 
-    def __init__(self, *, resolver: AbstractResolver | None = None, ca_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        resolver: AbstractResolver | None = None,
+        ca_file: Path | None = None,
+        unread_seconds: float = _UNREAD_SECONDS,
+    ) -> None:
         self._resolver = resolver
         self._ca_file = ca_file
+        self._unread_milliseconds = round(unread_seconds * 1000)
         self._session: AioSession | None = None
         self._entries: OrderedDict[Account, _Entry] = OrderedDict()
         self._warm = asyncio.Lock()
@@ -133,7 +146,7 @@ class S3Clients:
             retries={"max_attempts": 0},
             tcp_keepalive=True,
             ignore_configured_endpoint_urls=True,
-            connector_args={"resolver": self._resolver} if self._resolver else None,
+            connector_args=self._connector_args(),
         )
         context = session.create_client(
             "s3",
@@ -151,6 +164,19 @@ class S3Clients:
         # With `Expect: 100-continue` aiohttp's read timeout never starts while a silent server withholds the 100.
         client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
         return cast(S3Client, client), cast(_Closing, client)
+
+    def _connector_args(self) -> dict[str, object]:
+        arguments: dict[str, object] = {"socket_factory": self._make_socket}
+        if self._resolver is not None:
+            arguments["resolver"] = self._resolver
+        return arguments
+
+    def _make_socket(self, address: AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family=family, type=kind, proto=protocol)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unread_milliseconds)
+        return made
 
     async def _warm_session(self) -> AioSession:
         async with self._warm:

@@ -37,6 +37,8 @@ __all__ = ["S3Limits", "S3Store"]
 T = TypeVar("T")
 
 _SHA256 = "sha256"
+# A multipart upload that was completed, aborted or swept away; only a new one helps.
+_UPLOAD_GONE = "NoSuchUpload"
 _DETAIL_CHARACTERS = 300
 # Aborting saves the bucket's owner money; it must not hold up who cancelled.
 _ABORT_SECONDS = 5.0
@@ -273,7 +275,7 @@ class S3Store:
             )
         except StoreError as error:
             # An attempt whose answer was lost may have completed it; what the store has then tells.
-            if error.code != "NoSuchUpload":
+            if error.code != _UPLOAD_GONE:
                 raise
 
     async def _abort(self, key: str, upload_id: str) -> None:
@@ -317,7 +319,7 @@ class S3Store:
                     return await make(client)
             except (exceptions.BotoCoreError, exceptions.ClientError, aiohttp.ClientError, OSError) as error:
                 problem = self._trouble(step, error)
-                if not left or not isinstance(problem, StoreUnavailable):
+                if not left or not isinstance(problem, StoreUnavailable) or problem.code == _UPLOAD_GONE:
                     raise problem from error
             await asyncio.sleep(self._random.uniform(0, wait_seconds))
             wait_seconds *= 2
