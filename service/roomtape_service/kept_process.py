@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from roomtape_service.readiness import EXIT_UNUSABLE
+from roomtape_service.readiness import EXIT_NODE_GONE, EXIT_UNUSABLE
 
 __all__ = ["ChildGaveUp", "KeptProcess", "Restarts"]
 
@@ -20,14 +20,18 @@ _CHUNK_BYTES = 65_536
 class Restarts:
     """When a child is started again, in seconds.
 
-    One that lived for `healthy` is started again after `first_pause`; the pause doubles each time it dies earlier, up
-    to `longest_pause`. One that was never of use may die `attempts` times.
+    It is after `first_pause`; the pause doubles each time it dies by its own fault before it lived for `healthy`, up
+    to `longest_pause`. One that was never of use may do so `attempts` times.
     """
 
-    healthy: float = 3.0
+    healthy: float = 1.0
     first_pause: float = 0.1
-    longest_pause: float = 5.0
+    longest_pause: float = 2.0
     attempts: int = 5
+
+
+# A child that was killed, or whose node was, is not to blame.
+_BLAMELESS = frozenset({-signal.SIGKILL, EXIT_NODE_GONE})
 
 
 class ChildGaveUp(Exception):
@@ -43,8 +47,8 @@ class KeptProcess:
     """Keeps one process alive from `run` to `end`.
 
     `prepare` gives the command of the next life, and may wait; `inherited` are descriptors that the child gets.
-    `on_output` gets each line of stdout and says whether the child is of use now; without it stdout goes to stderr,
-    and a child counts as of use once it lived for `restarts.healthy`.
+    `on_output` gets each line of stdout and says whether the child is of use now; a child that never is, is given up.
+    Without it stdout goes to stderr, and the child is never given up unless it says so itself by EXIT_UNUSABLE.
     """
 
     def __init__(
@@ -65,7 +69,7 @@ class KeptProcess:
         self._log = structlog.get_logger("roomtape.supervisor")
         self._process: asyncio.subprocess.Process | None = None
         self._ending = asyncio.Event()
-        self._of_use = False
+        self._of_use = on_output is None
 
     async def run(self) -> None:
         """Starts the child, again and again, until `end`. Raises ChildGaveUp."""
@@ -80,9 +84,7 @@ class KeptProcess:
             lived = loop.time() - started
             if self._ending.is_set():
                 return
-            # A worker dies early whenever its node does, however often that is: only a node can be of no use.
-            self._of_use = self._of_use or self._on_output is None
-            early = 0 if lived >= self._restarts.healthy else early + 1
+            early = 0 if lived >= self._restarts.healthy or code in _BLAMELESS else early + 1
             self._log.warning("child_died", child=self._name, code=code, lived_seconds=round(lived, 3))
             if code == EXIT_UNUSABLE or (not self._of_use and early >= self._restarts.attempts):
                 raise ChildGaveUp(self._name, code)

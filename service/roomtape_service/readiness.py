@@ -1,13 +1,16 @@
 """How a node tells its supervisor that it serves: one line of JSON on stdout.
 
-And the exit code by which it says that starting it again is of no use.
+And the exit codes by which children say why they end.
 """
 
 import json
 import sys
 from dataclasses import asdict, dataclass
 
-__all__ = ["EXIT_UNUSABLE", "Ready", "announce", "read_announcement"]
+__all__ = ["EXIT_NODE_GONE", "EXIT_UNUSABLE", "Ready", "announce", "read_announcement"]
+
+# A worker whose node is gone ends at once, by this.
+EXIT_NODE_GONE = 3
 
 # EX_CONFIG of sysexits.h: settings that can't work, a port that is taken, a database of a newer version.
 EXIT_UNUSABLE = 78

@@ -2,7 +2,7 @@
 
 1. One supervisor a data folder: a lock, which the children hold too, so that a new supervisor waits for the last
    child of one that was killed.
-2. The node starts; its socket appears; the workers start and connect to it.
+2. The node and the workers start; the workers wait for the node's socket.
 3. What dies is started again, after a pause that grows while it keeps dying.
 4. The first signal stops in order: the node drains and tells its workers to finish; then what is left of the workers
    goes. A second signal kills: what was acknowledged is on the spool, and the next start recovers it.
@@ -37,15 +37,13 @@ class Timing:
     """How patient the supervisor is, in seconds."""
 
     restarts: Restarts = field(default_factory=Restarts)
-    # Workers start when the node's socket is there; a local `stat` costs less than any signal about it.
-    socket_poll: float = 0.02
     # What the node may take beside its waits of `drain_seconds`: its other steps, the database closes.
     node_stop: float = 30.0
     # How many of its steps wait that long at worst: publishers, watchers, calls.
     node_drains: int = 3
-    # The node has told them to finish, so they leave by themselves.
+    # The node has told them to finish, so they leave by themselves; who has not is stuck, and recovery mends it.
     worker_leave: float = 2.0
-    worker_stop: float = 10.0
+    worker_stop: float = 1.0
     lock_wait: float = 60.0
 
 
@@ -185,8 +183,6 @@ class Supervisor:
 
     def _worker_arguments(self, index: int) -> Callable[[], Awaitable[Sequence[str]]]:
         async def arguments() -> Sequence[str]:
-            while not self._settings.node_socket.exists():  # noqa: ASYNC110 (a file is no event)
-                await asyncio.sleep(self._timing.socket_poll)
             return [
                 *(self._programs.worker, "--socket", str(self._settings.node_socket)),
                 *("--spool", str(self._settings.spool_dir), "--index", str(index)),

@@ -117,6 +117,22 @@ async def test_a_killed_worker_comes_back_and_the_node_stays(folder: Path) -> No
         assert not running.done()
 
 
+async def test_a_child_that_is_killed_again_and_again_is_not_given_up(folder: Path) -> None:
+    async with serving(folder, Timing(restarts=Restarts(healthy=60, first_pause=0.01, attempts=2))) as (
+        _,
+        running,
+        _r,
+    ):
+        for life in range(1, 8):
+            await eventually(partial(lived, folder, "worker-1", life), "the worker starts again")
+            os.kill(pids(folder, "worker-1")[-1], signal.SIGKILL)
+        for life in range(1, 4):
+            await eventually(partial(lived, folder, "node", life), "the node starts again")
+            os.kill(pids(folder, "node")[-1], signal.SIGKILL)
+        await eventually(partial(lived, folder, "node", 4), "the node starts again")
+        assert not running.done()
+
+
 @pytest.mark.parametrize(("manner", "code", "lives"), [("unusable", EXIT_UNUSABLE, 1), ("broken", 1, 3)])
 async def test_a_node_that_never_serves_is_given_up(folder: Path, manner: str, code: int, lives: int) -> None:
     (folder / manner).touch()

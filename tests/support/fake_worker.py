@@ -3,8 +3,11 @@
 import argparse
 import os
 import socket
+import sys
+import time
 from pathlib import Path
 
+from roomtape_service.readiness import EXIT_NODE_GONE
 from tests.support.journals import note
 
 parser = argparse.ArgumentParser()
@@ -15,6 +18,12 @@ data_dir = Path(given.spool).parent
 name = f"worker-{given.index}"
 note(data_dir, name, f"starts {os.getpid()} {given.durability}")
 node = socket.socket(socket.AF_UNIX)
-node.connect(given.socket)
+while True:
+    try:
+        node.connect(given.socket)
+        break
+    except (FileNotFoundError, ConnectionRefusedError):
+        time.sleep(0.01)
 node.recv(1)
 note(data_dir, name, "has stopped")
+sys.exit(EXIT_NODE_GONE)

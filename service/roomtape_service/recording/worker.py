@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from roomtape_service.clock import NANOSECONDS, Clock, SystemClock
+from roomtape_service.readiness import EXIT_NODE_GONE
 from roomtape_service.recording.closing import Closer
 from roomtape_service.recording.link import NodeLink
 from roomtape_service.recording.protocol import Bye, Hello
@@ -34,7 +35,6 @@ _GATHER_BYTES_MAX: Final = 64 * 1024
 """Not when so much comes at once: then the node has more."""
 _NODE_WAIT_NS: Final = 30 * NANOSECONDS
 _CONNECT_PAUSE_SECONDS: Final = 0.05
-_EXIT_NODE_GONE: Final = 3
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     log.info("node_gone", index=settings.index)
     sys.stdout.flush()
     # Not by way of interpreter exit, which would wait for a segment that is being finished.
-    os._exit(_EXIT_NODE_GONE)
+    os._exit(EXIT_NODE_GONE)
 
 
 if __name__ == "__main__":
