@@ -29,14 +29,12 @@ class Cursor:
         self._read = read
         self._waiter: asyncio.Future[None] | None = None
 
-    async def next(self) -> Sequence[LoggedEvent]:
-        """The next events, after which `position` stands; empty when there are none, or none that match.
+    def take(self) -> Sequence[LoggedEvent] | None:
+        """The next events in memory, after which `position` stands; None if they must be read.
 
-        Raises Refusal EVENT_HISTORY_COMPACTED when retention went past the cursor.
+        Empty when there are none, or none that match.
         """
         events = self._tail.after(self.position, BATCH_EVENTS)
-        if events is None:
-            return await self._read(self, self._tail)
         if not events:
             return events
         self.position = events[-1].sequence
@@ -45,20 +43,22 @@ class Cursor:
         wanted = self.filter.matches
         return [event for event in events if wanted(event.task_id, event.room_id, event.type)]
 
+    async def read(self) -> Sequence[LoggedEvent]:
+        """As `take`, from the database.
+
+        Raises Refusal EVENT_HISTORY_COMPACTED when retention went past the cursor.
+        """
+        return await self._read(self, self._tail)
+
     @property
     def at_head(self) -> bool:
-        """Whether nothing is there to read."""
+        """Whether nothing is there to take or read."""
         return self.position >= self._tail.head
 
-    async def wait(self) -> None:
-        """Returns when there may be something to read, or after `interrupt`."""
-        if not self.at_head:
-            return
+    def wait(self) -> asyncio.Future[None]:
+        """At the head: done when there may be something to take or read, or after `interrupt`."""
         self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def interrupt(self) -> None:
         """Ends the waiting; the cursor then stands at the head, for nothing in between matched."""
@@ -66,6 +66,9 @@ class Cursor:
 
     def wake(self, at: int) -> None:
         """As `Waiting`: nothing that matches lies between the position and `at`."""
-        if self._waiter is not None and not self._waiter.done():
-            self.position = max(self.position, at)
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            if at > self.position:
+                self.position = at
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None

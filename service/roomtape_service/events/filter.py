@@ -1,13 +1,14 @@
 """Which events a watcher wants."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from roomtape.v1 import event_pb2
 
 __all__ = ["EventFilter"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EventFilter:
     """All conditions that are not empty must hold; none takes everything."""
 
@@ -20,7 +21,7 @@ class EventFilter:
         """The filter of a request."""
         return cls(frozenset(message.task_ids), frozenset(message.room_ids), frozenset(message.types))
 
-    @property
+    @cached_property
     def takes_all(self) -> bool:
         """Whether nothing is filtered out."""
         return not (self.task_ids or self.room_ids or self.types)

@@ -57,7 +57,7 @@ class Tail:
     """Events without a hole up to `head`, the newest event that is known to be durable.
 
     Cursors that wait are woken by events that they want only: those that wait for named tasks are found by the
-    task, the others are asked one by one.
+    task, those with other filters are asked one by one, and those without are not asked.
     """
 
     def __init__(self, app_id: str, epoch: str, capacity: int) -> None:
@@ -70,7 +70,8 @@ class Tail:
         self._events: list[LoggedEvent] = []
         self._early: list[event_pb2.Event] | None = []
         self._by_task: dict[str, set[Waiting]] = {}
-        self._others: set[Waiting] = set()
+        self._filtering: set[Waiting] = set()
+        self._taking_all: set[Waiting] = set()
 
     @property
     def loaded(self) -> bool:
@@ -80,14 +81,16 @@ class Tail:
     @property
     def unused(self) -> bool:
         """Whether no cursor is left."""
-        return not self._others and not self._by_task
+        return not (self._taking_all or self._filtering or self._by_task)
 
     def attach(self, cursor: Waiting) -> None:
         """From now on the cursor is woken."""
         for task_id in cursor.filter.task_ids:
             self._by_task.setdefault(task_id, set()).add(cursor)
-        if not cursor.filter.task_ids:
-            self._others.add(cursor)
+        if cursor.filter.takes_all:
+            self._taking_all.add(cursor)
+        elif not cursor.filter.task_ids:
+            self._filtering.add(cursor)
 
     def detach(self, cursor: Waiting) -> None:
         """It is woken no more."""
@@ -96,7 +99,8 @@ class Tail:
             waiting.discard(cursor)
             if not waiting:
                 del self._by_task[task_id]
-        self._others.discard(cursor)
+        self._taking_all.discard(cursor)
+        self._filtering.discard(cursor)
 
     def fill(self, events: Sequence[event_pb2.Event], head: int, compacted: int) -> None:
         """Takes what the database holds; what was committed while that was read follows it."""
@@ -134,16 +138,15 @@ class Tail:
             self._events.clear()
             self.head = logged.sequence
             self._events.append(logged)
-            for cursor in self._all():
+            for cursor in self._taking_all.union(self._filtering, *self._by_task.values()):
                 cursor.wake(0)
             return
         before, self.head = self.head, logged.sequence
         self._events.append(logged)
         if len(self._events) >= 2 * self._capacity:
             del self._events[: -self._capacity]
-        for cursor in (*self._by_task.get(logged.task_id, ()), *self._others):
+        for cursor in (*self._by_task.get(logged.task_id, ()), *self._filtering):
             if cursor.filter.matches(logged.task_id, logged.room_id, logged.type):
                 cursor.wake(before)
-
-    def _all(self) -> set[Waiting]:
-        return self._others.union(*self._by_task.values())
+        for cursor in self._taking_all:
+            cursor.wake(before)

@@ -199,27 +199,33 @@ class _Stream:
 
         `over` says that the only task's last event lies before the cursor. Raises Refusal STREAM_STALLED.
         """
-        cursor = self._cursor
+        cursor, write, now = self._cursor, self._write, self._loop.time
         only_task = cursor.filter.only_task
-        self._wrote_at = self._loop.time()
+        self._wrote_at = now()
         self._tick()
         try:
             await self._bookmark(event_pb2.BOOKMARK_REASON_STARTED)
             if over:
                 return True
             while True:
-                for event in await cursor.next():
-                    await self._send(event.response)
+                events = cursor.take()
+                if events is None:
+                    events = await cursor.read()
+                # Five thousand watchers wait for this loop at once: no call in it that could be left out.
+                for event in events:
+                    self._writing_since = self._wrote_at = now()
+                    await write(event.response)
+                    self._writing_since = None
                     if event.ends_task and event.task_id == only_task:
                         return True
                 if self._draining:
                     await self._bookmark(event_pb2.BOOKMARK_REASON_DRAINING)
                     return False
-                if self._loop.time() >= self._bookmark_due:
+                if not events and now() >= self._wrote_at + self._interval_seconds:
                     await self._bookmark(event_pb2.BOOKMARK_REASON_IDLE)
                     self._interval_seconds = self._interval()
-                    continue
-                await cursor.wait()
+                elif cursor.at_head:
+                    await cursor.wait()
         except asyncio.CancelledError:
             assert self._task is not None
             if not self._stalled or self._task.uncancel():
@@ -241,27 +247,20 @@ class _Stream:
         if self._timer is not None:
             self._timer.cancel()
 
-    @property
-    def _bookmark_due(self) -> float:
-        return self._wrote_at + self._interval_seconds
-
-    async def _send(self, response: bytes) -> None:
-        self._writing_since = self._loop.time()
-        await self._write(response)
-        self._writing_since = None
-        self._wrote_at = self._loop.time()
-
     async def _bookmark(self, reason: event_pb2.BookmarkReason.ValueType) -> None:
         sequence = self._cursor.position
         response = event_pb2.WatchEventsResponse(
             resume_token=self._resume_token(sequence),
             bookmark=event_pb2.Bookmark(reason=reason, sequence=sequence),
         )
-        await self._send(response.SerializeToString())
+        self._writing_since = self._wrote_at = self._loop.time()
+        await self._write(response.SerializeToString())
+        self._writing_since = None
 
     def _tick(self) -> None:
         # One timer that is moved seldom costs less than one for each message.
         now = self._loop.time()
+        bookmark_due = self._wrote_at + self._interval_seconds
         next_check = now + min(self._stall_seconds / _STALL_CHECKS, self._interval_seconds)
         if self._writing_since is not None:
             if now >= self._writing_since + self._stall_seconds:
@@ -269,10 +268,10 @@ class _Stream:
                 assert self._task is not None
                 self._task.cancel()
                 return
-        elif now >= self._bookmark_due:
+        elif now >= bookmark_due:
             self._cursor.interrupt()
         else:
-            next_check = min(next_check, self._bookmark_due)
+            next_check = min(next_check, bookmark_due)
         self._timer = self._loop.call_at(next_check, self._tick)
 
 
