@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -45,6 +46,8 @@ class Timing:
     worker_leave: float = 2.0
     worker_stop: float = 1.0
     lock_wait: float = 60.0
+    # Terminals and the programs between send one Ctrl-C more than once; a second one within this is the same.
+    hasten_after: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,17 @@ class Supervisor:
         self._lock = DataDirLock(settings.run_dir)
         self._stop_asked = asyncio.Event()
         self._kill_asked = asyncio.Event()
+        self._stop_asked_at = time.monotonic()
         self._ready = False
 
     def stop(self) -> None:
-        """The first call stops in order, any later one at once."""
-        if self._stop_asked.is_set():
+        """The first call stops in order, one that comes `hasten_after` later or more stops at once."""
+        now = time.monotonic()
+        if not self._stop_asked.is_set():
+            self._stop_asked_at = now
+            self._stop_asked.set()
+        elif now - self._stop_asked_at >= self._timing.hasten_after:
             self._kill_asked.set()
-        self._stop_asked.set()
 
     async def run(self) -> int:
         """Runs until it was stopped; returns the exit code.

@@ -23,7 +23,9 @@ from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-QUICK = Timing(restarts=Restarts(healthy=0.0, first_pause=0.01, attempts=3), node_stop=10, lock_wait=20)
+QUICK = Timing(
+    restarts=Restarts(healthy=0.0, first_pause=0.01, attempts=3), node_stop=10, lock_wait=20, hasten_after=0
+)
 
 
 @pytest.fixture
@@ -118,7 +120,9 @@ async def test_a_killed_worker_comes_back_and_the_node_stays(folder: Path) -> No
 
 
 async def test_a_child_that_is_killed_again_and_again_is_not_given_up(folder: Path) -> None:
-    async with serving(folder, Timing(restarts=Restarts(healthy=60, first_pause=0.01, attempts=2))) as (
+    async with serving(
+        folder, Timing(restarts=Restarts(healthy=60, first_pause=0.01, attempts=2), hasten_after=0)
+    ) as (
         _,
         running,
         _r,
@@ -136,7 +140,7 @@ async def test_a_child_that_is_killed_again_and_again_is_not_given_up(folder: Pa
 @pytest.mark.parametrize(("manner", "code", "lives"), [("unusable", EXIT_UNUSABLE, 1), ("broken", 1, 3)])
 async def test_a_node_that_never_serves_is_given_up(folder: Path, manner: str, code: int, lives: int) -> None:
     (folder / manner).touch()
-    never_healthy = Timing(restarts=Restarts(healthy=60, first_pause=0.01, attempts=3))
+    never_healthy = Timing(restarts=Restarts(healthy=60, first_pause=0.01, attempts=3), hasten_after=0)
     async with serving(folder, never_healthy) as (_, running, ready):
         assert await running == code
         assert ready == []
@@ -145,7 +149,7 @@ async def test_a_node_that_never_serves_is_given_up(folder: Path, manner: str, c
 
 async def test_a_node_that_hangs_is_killed_when_its_time_is_over(folder: Path) -> None:
     (folder / "hangs").touch()
-    async with serving(folder, Timing(node_stop=0.1)) as (supervisor, running, _ready):
+    async with serving(folder, Timing(node_stop=0.1, hasten_after=0)) as (supervisor, running, _ready):
         supervisor.stop()
         assert await running == 0
     assert not alive(pids(folder, "node")[0])
@@ -154,12 +158,20 @@ async def test_a_node_that_hangs_is_killed_when_its_time_is_over(folder: Path) -
 
 async def test_a_second_signal_ends_everything_at_once(folder: Path) -> None:
     (folder / "hangs").touch()
-    async with serving(folder, Timing(node_stop=3600)) as (_, running, _ready):
+    async with serving(folder, Timing(node_stop=3600, hasten_after=0)) as (_, running, _ready):
         os.kill(os.getpid(), signal.SIGINT)
         await eventually(lambda: "node is told to stop" in lines(folder), "the node is told")
         os.kill(os.getpid(), signal.SIGTERM)
         assert await running == 0
     assert not any(map(alive, pids(folder, "node") + pids(folder, "worker-0") + pids(folder, "worker-1")))
+
+
+async def test_one_signal_that_comes_twice_is_one(folder: Path) -> None:
+    async with serving(folder, Timing(hasten_after=60)) as (supervisor, running, _ready):
+        supervisor.stop()
+        supervisor.stop()
+        assert await running == 0
+        assert "node has stopped" in lines(folder)
 
 
 async def test_a_second_supervisor_of_the_same_folder_is_refused(folder: Path) -> None:
