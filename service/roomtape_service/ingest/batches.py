@@ -1,11 +1,13 @@
 """Checks of what a publisher sends: pure, and cheap, since every batch passes here."""
 
+from google.protobuf import timestamp_pb2
+
 from roomtape.v1 import error_pb2, ingest_pb2, media_pb2, room_pb2
 from roomtape_service.clock import NANOSECONDS
 from roomtape_service.errors import Refusal, field_refusal
 from roomtape_service.rpc import validation
 
-__all__ = ["MAX_FRAMES", "check_batch", "check_open", "tracks_of"]
+__all__ = ["MAX_FRAMES", "check_batch", "check_open", "check_sent_time", "sent_ns", "tracks_of"]
 
 MAX_FRAMES = 512
 """Frames of a batch, as the contract says at FrameBatch."""
@@ -13,6 +15,8 @@ MAX_FRAMES = 512
 _MAX_TRACKS = 8
 _MAX_PAYLOAD_BYTES = 384 * 1024
 _OPUS_RATE_HZ = 48000
+_LAST_SECOND = 9_000_000_000
+"""Of the year 2255: times beyond it, with what is counted from them, do not fit into 64 bits of nanoseconds."""
 _PCM_RATES_HZ = (8000, 16000, 24000, 32000, 44100, 48000)
 
 
@@ -93,9 +97,30 @@ def check_batch(batch: ingest_pb2.FrameBatch) -> int:
         size = len(frame.payload)
         if not 0 < size <= _MAX_PAYLOAD_BYTES:
             raise _size_refusal(batch, frame, size)
-        if frame.media_time.seconds < 0 or frame.media_time.nanos < 0 or not frame.HasField("capture_time"):
+        media, capture = frame.media_time, frame.capture_time
+        if not (
+            0 <= media.seconds <= _LAST_SECOND
+            and 0 <= media.nanos < NANOSECONDS
+            and 0 <= capture.seconds <= _LAST_SECOND
+            and 0 <= capture.nanos < NANOSECONDS
+            and frame.HasField("capture_time")
+        ):
             raise _time_refusal(batch, frame)
+    if batch.HasField("sent_time"):
+        check_sent_time(batch.sent_time, "frames.sent_time")
     return highest
+
+
+def check_sent_time(sent_time: timestamp_pb2.Timestamp, field: str) -> None:
+    """Raises Refusal FRAME_TIME_INVALID for what is no time, or one that no clock of a publisher shows."""
+    if not 0 <= sent_time.seconds <= _LAST_SECOND or not 0 <= sent_time.nanos < NANOSECONDS:
+        shown = f"{sent_time.seconds} s and {sent_time.nanos} ns"
+        raise field_refusal(
+            error_pb2.ERROR_REASON_FRAME_TIME_INVALID,
+            field,
+            f"{shown} is no time from 1970 to 2255",
+            value=shown,
+        )
 
 
 def sent_ns(batch: ingest_pb2.FrameBatch) -> int:
@@ -140,7 +165,14 @@ def _time_refusal(batch: ingest_pb2.FrameBatch, frame: ingest_pb2.Frame) -> Refu
     reason = error_pb2.ERROR_REASON_FRAME_TIME_INVALID
     if not frame.HasField("capture_time"):
         return _frame_refusal(batch, frame, reason, "capture_time", "is missing")
-    return _frame_refusal(batch, frame, reason, "media_time", "is negative; it counts from the first frame")
+    capture = frame.capture_time
+    if not 0 <= capture.seconds <= _LAST_SECOND or not 0 <= capture.nanos < NANOSECONDS:
+        return _frame_refusal(batch, frame, reason, "capture_time", "is no time from 1970 to 2255")
+    if frame.media_time.seconds < 0 or frame.media_time.nanos < 0:
+        return _frame_refusal(
+            batch, frame, reason, "media_time", "is negative; it counts from the first frame"
+        )
+    return _frame_refusal(batch, frame, reason, "media_time", "is no time; it counts from the first frame")
 
 
 def _frame_refusal(

@@ -8,7 +8,7 @@ from grpc import aio
 from roomtape.v1 import error_pb2, ingest_pb2, ingest_pb2_grpc, room_pb2
 from roomtape_service.clock import NANOSECONDS, Clock
 from roomtape_service.errors import Refusal, field_refusal
-from roomtape_service.ingest.batches import check_open, tracks_of
+from roomtape_service.ingest.batches import check_open, check_sent_time, tracks_of
 from roomtape_service.ingest.session import PublishSession
 from roomtape_service.rooms.participants import Participants
 from roomtape_service.rooms.room import LiveParticipant, LiveRoom
@@ -109,6 +109,8 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             if kind == "frames":
                 await session.take(request.frames)
             elif kind == "close":
+                if request.close.HasField("sent_time"):
+                    check_sent_time(request.close.sent_time, "close.sent_time")
                 return self._closing_time(room, who, request.close)
             elif kind == "mute":
                 await self._mute(room, who, request.mute)
