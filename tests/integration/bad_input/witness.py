@@ -27,14 +27,15 @@ from tests.integration.bad_input.content import (
 )
 from tests.support.waiting import eventually
 
-__all__ = ["TRACK", "Voice", "Witness", "offer_of", "path_of", "record"]
+__all__ = ["START_NS", "TRACK", "Voice", "Witness", "offer_of", "path_of", "record"]
 
 TRACK = "mic"
 
 _numbers = itertools.count(1)
 _BATCH_FRAMES = 5
 _OPUS_PACKETS = 100
-_START_NS = 1_700_000_000_000_000_000
+START_NS = 1_700_000_000_000_000_000
+"""When the first frame of a MEDIA room was captured."""
 
 
 def offer_of(codec: media_pb2.Codec.ValueType, track_id: str = TRACK) -> ingest_pb2.TrackOffer:
@@ -217,7 +218,7 @@ class Witness:
             room_id,
             user_id,
             [offer_of(codec)],
-            start_time_ns=_START_NS if clock == room_pb2.ROOM_CLOCK_MEDIA else None,
+            start_time_ns=START_NS if clock == room_pb2.ROOM_CLOCK_MEDIA else None,
             on_acknowledged=lambda track_id, sequence: self.voices[user_id].heard(track_id, sequence),
         )
         self.voices[user_id] = Voice(publisher, next_frame, clock)
