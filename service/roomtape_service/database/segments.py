@@ -179,8 +179,11 @@ async def segments_of_recording(
 
 async def unstored_segments(connection: AsyncConnection) -> Sequence[SegmentRow]:
     """The files of all applications that are not UPLOADED, by recording, number and container."""
-    # Written out, because SQLite takes the partial index only for the very condition that it was made with.
-    return await _by_number(connection, sa.literal_column("state") < sa.literal_column("4"))
+    # Written out, and sorted here: SQLite takes a partial index only for the very condition that it was made with,
+    # and rather the index of an order.
+    query = sa.select(*_COLUMNS).where(sa.text("segments.state < 4"))
+    found = [SegmentRow(*row) for row in await connection.execute(query)]
+    return sorted(found, key=lambda row: (row.recording_id, row.segment_id, row.container))
 
 
 async def has_unstored_segments(connection: AsyncConnection, task_id: str) -> bool:

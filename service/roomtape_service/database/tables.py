@@ -189,7 +189,8 @@ segments = Table(
     _partial_index("uq_segments_object", "store", "object_key", where="object_key <> ''", unique=True),
     Index("ix_segments_task", "task_id"),
     Index("ix_segments_app_start", "app_id", "start_ns"),
-    _partial_index("ix_segments_unstored", "next_attempt_ns", where="state < 4"),
+    _partial_index("ix_segments_unstored", "app_id", "next_attempt_ns", where="state < 4"),
+    _partial_index("ix_segments_on_spool", "file_id", where="state = 4 AND spool_path IS NOT NULL"),
 )
 
 requests = Table(

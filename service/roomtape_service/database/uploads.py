@@ -29,11 +29,9 @@ _COLUMNS = tuple(segments.c[field.name] for field in fields(SegmentRow))
 _UPLOADING = segment_pb2.SEGMENT_STATE_UPLOADING
 _UPLOADED = segment_pb2.SEGMENT_STATE_UPLOADED
 
-# `state < 4` is written out, because SQLite takes the partial index only for the condition it was made with.
-_WAITING = sa.and_(
-    sa.literal_column("segments.state") < sa.literal_column("4"),
-    segments.c.state >= segment_pb2.SEGMENT_STATE_SPOOLED,
-)
+# Written out, because SQLite takes a partial index only for the very condition that it was made with.
+_WAITING = sa.and_(sa.text("segments.state < 4"), segments.c.state >= segment_pb2.SEGMENT_STATE_SPOOLED)
+_STORED_ON_SPOOL = sa.text("segments.state = 4 AND segments.spool_path IS NOT NULL")
 _DUE_NS = sa.func.coalesce(segments.c.next_attempt_ns, 0)
 
 
@@ -122,7 +120,7 @@ async def hasten_uploads(connection: AsyncConnection, app_id: str) -> None:
 
 async def stored_on_spool(connection: AsyncConnection) -> Sequence[SegmentRow]:
     """UPLOADED segments whose spool file was not removed yet."""
-    query = sa.select(*_COLUMNS).where(segments.c.state == _UPLOADED, segments.c.spool_path.is_not(None))
+    query = sa.select(*_COLUMNS).where(_STORED_ON_SPOOL)
     return [SegmentRow(*row) for row in await connection.execute(query)]
 
 

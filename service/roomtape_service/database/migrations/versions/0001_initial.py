@@ -204,10 +204,18 @@ def upgrade() -> None:
     op.create_index(
         "ix_segments_unstored",
         "segments",
-        ["next_attempt_ns"],
+        ["app_id", "next_attempt_ns"],
         unique=False,
         sqlite_where=sa.text("state < 4"),
         postgresql_where=sa.text("state < 4"),
+    )
+    op.create_index(
+        "ix_segments_on_spool",
+        "segments",
+        ["file_id"],
+        unique=False,
+        sqlite_where=sa.text("state = 4 AND spool_path IS NOT NULL"),
+        postgresql_where=sa.text("state = 4 AND spool_path IS NOT NULL"),
     )
     op.create_index(
         "uq_segments_object",
