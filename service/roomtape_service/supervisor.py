@@ -45,7 +45,8 @@ class Timing:
     # The node has told them to finish, so they leave by themselves; who has not is stuck, and recovery mends it.
     worker_leave: float = 2.0
     worker_stop: float = 1.0
-    lock_wait: float = 60.0
+    # Beyond what the children of a supervisor that was killed may take to end.
+    lock_wait: float = 15.0
     # Terminals and the programs between send one Ctrl-C more than once; a second one within this is the same.
     hasten_after: float = 1.0
 
@@ -100,7 +101,7 @@ class Supervisor:
         That is 0 after an ordered stop, else the code of the child that gave up. Raises LockedError when another
         service has the data folder.
         """
-        await self._lock.acquire(self._timing.lock_wait)
+        await self._lock.acquire(2 * self._node_seconds + self._timing.lock_wait)
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.stop)
@@ -117,11 +118,11 @@ class Supervisor:
             self._lock.release()
 
     async def _supervise(self, lifeline: int) -> int:
-        node = self._keep("node", lifeline, self._node_arguments, self._read_node, patience=0.0)
+        node = self._keep("node", lifeline, (0.0, self._node_seconds), self._node_arguments, self._read_node)
         # While the node drains, its workers write what it hands them.
-        patience = self._node_seconds
+        waits = (self._node_seconds, self._timing.worker_stop)
         workers = [
-            self._keep(f"worker-{index}", lifeline, self._worker_arguments(index), None, patience=patience)
+            self._keep(f"worker-{index}", lifeline, waits, self._worker_arguments(index), None)
             for index in range(self._settings.workers)
         ]
         children = [node, *workers]
@@ -159,15 +160,15 @@ class Supervisor:
         self,
         name: str,
         lifeline: int,
+        waits: tuple[float, float],
         arguments: Callable[[], Awaitable[Sequence[str]]],
         on_output: Callable[[bytes], bool] | None,
-        *,
-        patience: float,
     ) -> KeptProcess:
+        patience, kill_after = waits
         prefix = [
             *(sys.executable, "-m", "roomtape_service.child", "--name", name),
             *("--lifeline", str(lifeline), "--patience", str(patience)),
-            *("--kill-after", str(self._node_seconds)),
+            *("--kill-after", str(kill_after)),
             *("--log-level", self._settings.log_level, "--log-format", self._settings.log_format),
         ]
 
