@@ -1,9 +1,11 @@
 """From an application's settings to its store."""
 
+import asyncio
 import random
 from pathlib import Path
 
 from roomtape.v1 import storage_pb2
+from roomtape_service.clock import NANOSECONDS
 from roomtape_service.database.applications import ApplicationRecord
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.clients import Account, S3Clients
@@ -89,9 +91,22 @@ class Stores:
             randomness=self._random,
         )
 
+    async def remove_stale_parts(self, now_ns: int) -> None:
+        """Removes from all disk folders what ended processes left half written. Raises StoreError."""
+        folders = await asyncio.to_thread(_folders, self._root)
+        for folder in folders:
+            await self.disk(folder).remove_stale_parts(now_ns / NANOSECONDS)
+
     async def aclose(self) -> None:
         """Closes the connections; calls that are running fail."""
         await self._clients.aclose()
+
+
+def _folders(root: Path) -> list[str]:
+    try:
+        return [entry.name for entry in root.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _stored(record: ApplicationRecord) -> storage_pb2.StorageSettings:

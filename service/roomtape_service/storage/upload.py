@@ -63,6 +63,7 @@ class Uploads:
         randomness: random.Random | None = None,
     ) -> None:
         self._database = database
+        self._stores = stores
         self._clock = clock
         self._attempts = Attempts(database, stores, on_uploaded, remove_spooled)
         self._random = randomness or random.Random()
@@ -80,6 +81,8 @@ class Uploads:
         """Uploads until `aclose`; returns then."""
         self._runner = asyncio.current_task()
         try:
+            with suppress(StoreError):
+                await self._stores.remove_stale_parts(self._clock.now_ns())
             for row in await self._database.read(uploads.stored_on_spool):
                 if self._is_closing:
                     return
