@@ -5,8 +5,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _WORKERS = 2
 _LOG_TAIL_LINES = 10
+# macOS takes 103 bytes for the path of a socket, and a temporary folder there has 50 already.
+_LONGEST_DATA_DIR_BYTES = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,27 @@ class RunningServer:
 @asynccontextmanager
 async def running_server(folder: Path) -> AsyncIterator[RunningServer]:
     """Serves out of `folder` for the time of the block, and stops in order. Raises DemoError."""
-    data, files, log = folder / "data", folder / "files", folder / "server.log"
+    files, log = folder / "files", folder / "server.log"
+    with _reachable(folder / "data") as data:
+        async with _serving(data, files, log) as target:
+            yield RunningServer(target, files, log)
+
+
+@contextmanager
+def _reachable(data: Path) -> Iterator[Path]:
+    """The folder by a path that is short enough for the sockets in it."""
+    if len(os.fsencode(data)) <= _LONGEST_DATA_DIR_BYTES:
+        yield data
+        return
+    data.mkdir()
+    with tempfile.TemporaryDirectory(prefix="roomtape-") as short:
+        link = Path(short, "data")
+        link.symlink_to(data, target_is_directory=True)
+        yield link
+
+
+@asynccontextmanager
+async def _serving(data: Path, files: Path, log: Path) -> AsyncIterator[str]:
     command = [
         *(sys.executable, "-m", "roomtape_service.cli.main", "serve", "--json"),
         *("--data-dir", str(data), "--storage-root", str(files)),
@@ -54,7 +77,7 @@ async def running_server(folder: Path) -> AsyncIterator[RunningServer]:
             start_new_session=True,
         )
     try:
-        yield RunningServer(await _target(process, log), files, log)
+        yield await _target(process, log)
     finally:
         await _stop(process)
 
