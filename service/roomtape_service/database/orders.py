@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from roomtape_service.database import requests
 from roomtape_service.database.unit_of_work import UnitOfWork
 
-__all__ = ["Order"]
+__all__ = ["Order", "Reply"]
 
 Reply = TypeVar("Reply", bound=Message)
 

@@ -11,7 +11,7 @@ from roomtape_service.database import applications as application_rows
 from roomtape_service.database import participants as participant_rows
 from roomtape_service.database import rooms as room_rows
 from roomtape_service.database.database import Database
-from roomtape_service.database.orders import Order
+from roomtape_service.database.orders import Order, Reply
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal
 from roomtape_service.events.build import participant_event, room_event
@@ -63,12 +63,19 @@ class Rooms:
         """The open room with this id. Raises Refusal ROOM_NOT_FOUND."""
         room = self._rooms.get((app_id, room_id))
         if room is None:
-            raise Refusal(
-                error_pb2.ERROR_REASON_ROOM_NOT_FOUND,
-                f"There is no open room {room_id!r} in application {app_id!r}; open it with CreateRoom.",
-                metadata={"appId": app_id, "roomId": room_id},
-            )
+            raise _room_not_found(app_id, room_id)
         return room
+
+    def get(self, app_id: str, room_id: str) -> LiveRoom | None:
+        """The open room with this id."""
+        return self._rooms.get((app_id, room_id))
+
+    async def answered_before(self, order: Order[Reply], room_id: str) -> Reply:
+        """The answer that an order for a room got while the room was open. Raises Refusal ROOM_NOT_FOUND."""
+        earlier = await self._database.write(order.earlier_reply)
+        if earlier is None:
+            raise _room_not_found(order.app_id, room_id)
+        return earlier
 
     async def require(self, app_id: str, room_id: str) -> LiveRoom:
         """As `find`. Raises Refusal APPLICATION_NOT_FOUND too, for which only a room that is not there costs a read."""
@@ -141,8 +148,6 @@ class Rooms:
     ) -> room_pb2.CreateRoomResponse:
         async with self._opening:
             existing = self._rooms.get((order.app_id, room_id))
-            if existing is not None and existing.clock != clock:
-                raise _other_clock(existing)
             now_ns = self._clock.now_ns()
             row = room_rows.RoomRow(self._ids.token(), order.app_id, room_id, clock, now_ns, now_ns)
 
@@ -151,6 +156,8 @@ class Rooms:
                 if earlier is not None:
                     return earlier, False
                 await application_rows.get(uow.connection, order.app_id)
+                if existing is not None and existing.clock != clock:
+                    raise _other_clock(existing)
                 if existing is not None:
                     return await order.keep(uow, room_pb2.CreateRoomResponse(room=existing.proto())), False
                 await room_rows.insert_room(uow.connection, row)
@@ -168,7 +175,7 @@ class Rooms:
     ) -> room_pb2.CloseRoomResponse:
         room = self._rooms.get((order.app_id, room_id))
         if room is None:
-            return await self._repeated_close(order, room_id)
+            return await self.answered_before(order, room_id)
         async with room.lock:
 
             async def work(uow: UnitOfWork) -> tuple[room_pb2.CloseRoomResponse, list[Apply] | None]:
@@ -190,15 +197,6 @@ class Rooms:
             if applies is not None:
                 self._remove(room, applies)
             return reply
-
-    async def _repeated_close(
-        self, order: Order[room_pb2.CloseRoomResponse], room_id: str
-    ) -> room_pb2.CloseRoomResponse:
-        earlier = await self._database.write(order.earlier_reply)
-        if earlier is None:
-            self.find(order.app_id, room_id)
-            raise AssertionError("a room that is not there was found")
-        return earlier
 
     def _add(self, row: room_rows.RoomRow) -> LiveRoom:
         clock = room_pb2.RoomClock.ValueType(row.clock)
@@ -243,6 +241,14 @@ async def append_left(uow: UnitOfWork, room: LiveRoom, who: LiveParticipant) -> 
         event_type = event_pb2.EVENT_TYPE_TRACK_STOPPED
         await uow.append(participant_event(event_type, room.proto(), participant, track.proto))
     await uow.append(participant_event(event_pb2.EVENT_TYPE_PARTICIPANT_LEFT, room.proto(), participant))
+
+
+def _room_not_found(app_id: str, room_id: str) -> Refusal:
+    return Refusal(
+        error_pb2.ERROR_REASON_ROOM_NOT_FOUND,
+        f"There is no open room {room_id!r} in application {app_id!r}; open it with CreateRoom.",
+        metadata={"appId": app_id, "roomId": room_id},
+    )
 
 
 def _other_clock(room: LiveRoom) -> Refusal:

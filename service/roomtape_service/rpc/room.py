@@ -78,10 +78,12 @@ class RoomServicer(room_pb2_grpc.RoomServiceServicer):
             validation.track_id(request.track_id, required=False),
             validation.request_id(request.request_id),
         )
-        room = self._rooms.find(request.app_id, request.room_id)
         order = Order(
             request.app_id, request.request_id, "SetTrackMuted", request, room_pb2.SetTrackMutedResponse
         )
+        room = self._rooms.get(request.app_id, request.room_id)
+        if room is None:
+            return await self._rooms.answered_before(order, request.room_id)
         return await self._participants.mute(room, request.user_id, request.track_id, request.muted, order)
 
     async def RemoveParticipant(
@@ -93,7 +95,6 @@ class RoomServicer(room_pb2_grpc.RoomServiceServicer):
             validation.user_id(request.user_id),
             validation.request_id(request.request_id),
         )
-        room = self._rooms.find(request.app_id, request.room_id)
         order = Order(
             request.app_id,
             request.request_id,
@@ -101,4 +102,7 @@ class RoomServicer(room_pb2_grpc.RoomServiceServicer):
             request,
             room_pb2.RemoveParticipantResponse,
         )
+        room = self._rooms.get(request.app_id, request.room_id)
+        if room is None:
+            return await self._rooms.answered_before(order, request.room_id)
         return await self._participants.remove(room, request.user_id, order)

@@ -231,8 +231,7 @@ class TaskOrders:
         task = self._tasks.find(request.task_id)
         room = self._rooms.by_key(task.room_key) if task and task.proto.app_id == order.app_id else None
         if task is None or room is None:
-            await self._database.read(lambda c: _refuse_ended(c, request.app_id, request.task_id))
-            raise task_not_found(request.app_id, request.task_id)
+            return await self._database.write(lambda uow: self._modified_before(uow, order, request.task_id))
         async with room.lock:
             wanted = task.with_changes(
                 mode=request.mode if "mode" in paths else None,
@@ -263,6 +262,15 @@ class TaskOrders:
             for apply in applies:
                 apply()
             return reply
+
+    async def _modified_before(
+        self, uow: UnitOfWork, order: Order[task_pb2.ModifyRecordInfoResponse], task_id: str
+    ) -> task_pb2.ModifyRecordInfoResponse:
+        earlier = await order.earlier_reply(uow)
+        if earlier is not None:
+            return earlier
+        await _refuse_ended(uow.connection, order.app_id, task_id)
+        raise task_not_found(order.app_id, task_id)
 
     async def _require_worker(self) -> None:
         if not await self._pool.wait_for_worker(_WORKER_WAIT_SECONDS):
