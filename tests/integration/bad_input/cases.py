@@ -1,6 +1,6 @@
 """What a case of bad input is, and the book of which calls and reasons have one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -55,10 +55,11 @@ def case(
     return Case(rpc, about, request, reason, fields, metadata or (lambda _world: {}))
 
 
-def covers(rpc: str, *covered: str) -> Callable[[_Test], _Test]:
-    """Marks a test function as the case of these reasons of a call."""
-    for reason in covered:
-        _enter(rpc, reason)
+def covers(rpcs: str | Iterable[str], *covered: str) -> Callable[[_Test], _Test]:
+    """Marks a test function as the case of these reasons of a call, or of each of several."""
+    for rpc in (rpcs,) if isinstance(rpcs, str) else rpcs:
+        for reason in covered:
+            _enter(rpc, reason)
     return lambda test: test
 
 

@@ -1,7 +1,7 @@
 """What the contract says of calls and errors: the descriptors, and the comments of the proto files beside them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -59,9 +59,9 @@ def message_of(full_name: str) -> type[Message]:
     return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
 
 
-def requests_with_id() -> Iterator[str]:
+def requests_with_id() -> Sequence[str]:
     """RPCs whose request has a `request_id`."""
-    return (rpc for rpc, described in rpcs().items() if "request_id" in described.input_type.fields_by_name)
+    return [rpc for rpc, described in rpcs().items() if "request_id" in described.input_type.fields_by_name]
 
 
 def reasons() -> frozenset[str]:
