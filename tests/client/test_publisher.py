@@ -270,7 +270,7 @@ async def test_a_media_room_hears_only_how_far_the_media_is(server: Scripted, cl
 
 
 async def test_a_resend_does_not_claim_what_is_still_to_come(server: Scripted, client: Client) -> None:
-    """`sent_time` says that all captured before it was sent: while older frames wait it stays behind them."""
+    """`complete_time` says that all captured before it was sent: while older frames wait it stays behind them."""
     server.ingest.faults.append(Faults(abort_after_frames=1, keep_acknowledgements=True))
     async with publisher(client, replace(FAST, window_frames=2_000)) as session:
         await publish(session, [0])
@@ -280,10 +280,10 @@ async def test_a_resend_does_not_claim_what_is_still_to_come(server: Scripted, c
         await session.flush()
     for life in server.ingest.lives:
         for earlier, later in zip(life.messages, life.messages[1:], strict=False):
+            batch = earlier.frames
+            complete = batch.complete_time if batch.HasField("complete_time") else batch.sent_time
             for frame in later.frames.frames:
-                assert (
-                    frame.capture_time.ToNanoseconds() + FRAME_NS >= earlier.frames.sent_time.ToNanoseconds()
-                )
+                assert frame.capture_time.ToNanoseconds() + FRAME_NS >= complete.ToNanoseconds()
     batches = [len(message.frames.frames) for message in server.ingest.lives[-1].messages]
     assert max(batches) <= 512
 

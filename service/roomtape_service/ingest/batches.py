@@ -124,7 +124,9 @@ def check_sent_time(sent_time: timestamp_pb2.Timestamp, field: str) -> None:
 
 
 def sent_ns(batch: ingest_pb2.FrameBatch) -> int:
-    """The batch's `sent_time` in nanoseconds, or the capture time of its last frame, or 0."""
+    """Up to when the publisher has sent everything, in nanoseconds; 0 if it does not say."""
+    if batch.HasField("complete_time"):
+        return batch.complete_time.seconds * NANOSECONDS + batch.complete_time.nanos
     if batch.HasField("sent_time"):
         return batch.sent_time.seconds * NANOSECONDS + batch.sent_time.nanos
     if batch.frames:

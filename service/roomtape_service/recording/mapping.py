@@ -94,8 +94,11 @@ class RoomMapping:
         if known is not None and not -JUMP_NS <= skew_ns - known <= NANOSECONDS:
             self._clock_was_set(skew_ns - known, capture_ns)
             self._skew.shift(capture_ns, skew_ns)
-        else:
-            self._skew.observe(capture_ns, skew_ns)
+            return
+        self._skew.observe(capture_ns, skew_ns)
+        if known is None and self._offset_ns is not None and self._delay is not None:
+            # A publisher who is catching up is late with everything; what held before holds until more is known.
+            self._delay.observe(capture_ns + self._last_delay_ns, self._offset_ns - skew_ns)
 
     def is_discontinuous(self, media_ns: int, capture_ns: int) -> bool:
         """Whether the track's sample clock stood still before this frame: more than a stamp that came late."""

@@ -8,6 +8,8 @@ the next frame belongs. There, and in frames that are silent themselves, drift i
 from collections import deque
 from typing import Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from roomtape.v1 import ingest_pb2
 from roomtape_service.clock import NANOSECONDS
 from roomtape_service.recording.mapping import RoomMapping
@@ -73,7 +75,7 @@ class TrackTimeline:
 
     def steps(self, batch: ingest_pb2.FrameBatch) -> bool:
         """Whether a batch comes after a time in which the publisher said nothing."""
-        if self._sent_ns is None or not batch.HasField("sent_time"):
+        if self._sent_ns is None or not batch.HasField("sent_time") or batch.HasField("complete_time"):
             return False
         return batch.sent_time.seconds * NANOSECONDS - self._sent_ns > _STEP_NS
 
@@ -89,11 +91,16 @@ class TrackTimeline:
                 frame.payload,
             )
             self._ready.extend(self.reorder.push(last, arrival_ns))
-        if batch.HasField("sent_time"):
-            sent_ns = batch.sent_time.seconds * NANOSECONDS + batch.sent_time.nanos
-            self._sent(sent_ns, arrival_ns)
+        sent_ns = _nanoseconds(batch.sent_time) if batch.HasField("sent_time") else None
+        if sent_ns is not None:
+            self._mapping.observe_sending(sent_ns, arrival_ns)
         elif last is not None:
-            self._sent(last.capture_ns, arrival_ns)
+            sent_ns = last.capture_ns
+            self._mapping.observe_sending(sent_ns, arrival_ns)
+        if batch.HasField("complete_time"):
+            sent_ns = _nanoseconds(batch.complete_time)
+        if sent_ns is not None:
+            self._sent(sent_ns)
         return len(self._ready)
 
     def release(self, now_ns: int, *, everything: bool = False) -> None:
@@ -165,8 +172,7 @@ class TrackTimeline:
         """Media time after the frame placed last."""
         return self._end_media_ns
 
-    def _sent(self, sent_ns: int, arrival_ns: int) -> None:
-        self._mapping.observe_sending(sent_ns, arrival_ns)
+    def _sent(self, sent_ns: int) -> None:
         if self._sent_ns is not None:
             self.watermark_step_ns = max(self.watermark_step_ns, sent_ns - self._sent_ns)
             sent_ns = max(sent_ns, self._sent_ns)
@@ -197,3 +203,7 @@ class TrackTimeline:
             raise FrameTimeError(f"captured {-capture_ns} ns before the frame before it")
         if media_ns > _TIME_JUMP_NS or capture_ns > _TIME_JUMP_NS:
             raise FrameTimeError("more than 24 h after the frame before it")
+
+
+def _nanoseconds(time: Timestamp) -> int:
+    return time.seconds * NANOSECONDS + time.nanos

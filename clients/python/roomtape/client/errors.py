@@ -130,6 +130,9 @@ class RoomtapeError(Exception):
         """The id under which the server's log has the call; empty when no server answered."""
         return self._details.request_id
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
     def __str__(self) -> str:
         facts = ", ".join(filter(None, (self.code.name, self.reason_name, self.request_id)))
         return f"{self.message or 'no message'} [{facts}]"

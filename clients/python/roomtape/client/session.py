@@ -193,7 +193,7 @@ class PublishSession:
             if request is None:
                 request = ingest_pb2.PublishRequest(frames=ingest_pb2.FrameBatch(track_id=track_id))
             if request.WhichOneof("message") == "frames":
-                request.frames.sent_time.FromNanoseconds(self._sent_ns(track))
+                self._stamp(request.frames, track)
                 self._heard_ns[track_id] = now_ns
             return request
         if not self.closing:
@@ -217,6 +217,13 @@ class PublishSession:
             return 0
         batch_ns = self._queued_ns[track_id] + round(self._settings.batch_seconds * NANOSECONDS)
         return min(batch_ns, heartbeat_ns)
+
+    def _stamp(self, batch: ingest_pb2.FrameBatch, track: OutgoingTrack) -> None:
+        complete_ns = self._sent_ns(track)
+        now_ns = complete_ns if self.is_media else self._clock.now_ns()
+        batch.sent_time.FromNanoseconds(now_ns)
+        if complete_ns < now_ns:
+            batch.complete_time.FromNanoseconds(complete_ns)
 
     def _sent_ns(self, track: OutgoingTrack) -> int:
         """Up to which time all that was captured on the track is sent."""

@@ -29,15 +29,15 @@ from roomtape.v1 import media_pb2 as roomtape_dot_v1_dot_media__pb2
 from roomtape.v1 import room_pb2 as roomtape_dot_v1_dot_room__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18roomtape/v1/ingest.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17roomtape/v1/error.proto\x1a\x17roomtape/v1/media.proto\x1a\x16roomtape/v1/room.proto\"\xdf\x01\n\x0ePublishRequest\x12.\n\x04open\x18\x01 \x01(\x0b\x32\x18.roomtape.v1.PublishOpenH\x00R\x04open\x12\x31\n\x06\x66rames\x18\x02 \x01(\x0b\x32\x17.roomtape.v1.FrameBatchH\x00R\x06\x66rames\x12,\n\x04mute\x18\x03 \x01(\x0b\x32\x16.roomtape.v1.TrackMuteH\x00R\x04mute\x12\x31\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x19.roomtape.v1.PublishCloseH\x00R\x05\x63loseB\t\n\x07message\"\xee\x01\n\x0bPublishOpen\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x02 \x01(\tR\x06roomId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12,\n\x12publish_session_id\x18\x04 \x01(\tR\x10publishSessionId\x12/\n\x06tracks\x18\x05 \x03(\x0b\x32\x17.roomtape.v1.TrackOfferR\x06tracks\x12\x37\n\tsent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sentTime\"\xc5\x01\n\nTrackOffer\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12\x30\n\x06source\x18\x02 \x01(\x0e\x32\x18.roomtape.v1.TrackSourceR\x06source\x12(\n\x05\x63odec\x18\x03 \x01(\x0e\x32\x12.roomtape.v1.CodecR\x05\x63odec\x12$\n\x0esample_rate_hz\x18\x04 \x01(\x05R\x0csampleRateHz\x12\x1a\n\x08\x63hannels\x18\x05 \x01(\x05R\x08\x63hannels\"\x8c\x01\n\nFrameBatch\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12*\n\x06\x66rames\x18\x02 \x03(\x0b\x32\x12.roomtape.v1.FrameR\x06\x66rames\x12\x37\n\tsent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sentTime\"\xb6\x01\n\x05\x46rame\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x38\n\nmedia_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\tmediaTime\x12=\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ptureTime\x12\x18\n\x07payload\x18\x04 \x01(\x0cR\x07payload\"<\n\tTrackMute\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12\x14\n\x05muted\x18\x02 \x01(\x08R\x05muted\"G\n\x0cPublishClose\x12\x37\n\tsent_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sentTime\"\xcb\x02\n\x0fPublishResponse\x12\x34\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.roomtape.v1.PublishOpenedH\x00R\x06opened\x12H\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32\x1c.roomtape.v1.AcknowledgementH\x00R\x0f\x61\x63knowledgement\x12\x46\n\x0f\x66rames_rejected\x18\x03 \x01(\x0b\x32\x1b.roomtape.v1.FramesRejectedH\x00R\x0e\x66ramesRejected\x12\x33\n\x08redirect\x18\x04 \x01(\x0b\x32\x15.roomtape.v1.RedirectH\x00R\x08redirect\x12\x30\n\x07goodbye\x18\x05 \x01(\x0b\x32\x14.roomtape.v1.GoodbyeH\x00R\x07goodbyeB\t\n\x07message\"\xa1\x01\n\rPublishOpened\x12\x18\n\x07resumed\x18\x01 \x01(\x08R\x07resumed\x12H\n\x10\x61\x63knowledgements\x18\x02 \x03(\x0b\x32\x1c.roomtape.v1.AcknowledgementR\x10\x61\x63knowledgements\x12,\n\x05\x63lock\x18\x03 \x01(\x0e\x32\x16.roomtape.v1.RoomClockR\x05\x63lock\"H\n\x0f\x41\x63knowledgement\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\"\xc3\x01\n\x0e\x46ramesRejected\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12%\n\x0e\x66irst_sequence\x18\x02 \x01(\x03R\rfirstSequence\x12#\n\rlast_sequence\x18\x03 \x01(\x03R\x0clastSequence\x12\x30\n\x06reason\x18\x04 \x01(\x0e\x32\x18.roomtape.v1.ErrorReasonR\x06reason\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\"\"\n\x08Redirect\x12\x16\n\x06target\x18\x01 \x01(\tR\x06target\"\x87\x01\n\x07Goodbye\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.roomtape.v1.GoodbyeReasonR\x06reason\x12H\n\x10\x61\x63knowledgements\x18\x02 \x03(\x0b\x32\x1c.roomtape.v1.AcknowledgementR\x10\x61\x63knowledgements*g\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15GOODBYE_REASON_CLOSED\x10\x01\x12\x1b\n\x17GOODBYE_REASON_DRAINING\x10\x02\x32Y\n\rIngestService\x12H\n\x07Publish\x12\x1b.roomtape.v1.PublishRequest\x1a\x1c.roomtape.v1.PublishResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18roomtape/v1/ingest.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17roomtape/v1/error.proto\x1a\x17roomtape/v1/media.proto\x1a\x16roomtape/v1/room.proto\"\xdf\x01\n\x0ePublishRequest\x12.\n\x04open\x18\x01 \x01(\x0b\x32\x18.roomtape.v1.PublishOpenH\x00R\x04open\x12\x31\n\x06\x66rames\x18\x02 \x01(\x0b\x32\x17.roomtape.v1.FrameBatchH\x00R\x06\x66rames\x12,\n\x04mute\x18\x03 \x01(\x0b\x32\x16.roomtape.v1.TrackMuteH\x00R\x04mute\x12\x31\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x19.roomtape.v1.PublishCloseH\x00R\x05\x63loseB\t\n\x07message\"\xee\x01\n\x0bPublishOpen\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x02 \x01(\tR\x06roomId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12,\n\x12publish_session_id\x18\x04 \x01(\tR\x10publishSessionId\x12/\n\x06tracks\x18\x05 \x03(\x0b\x32\x17.roomtape.v1.TrackOfferR\x06tracks\x12\x37\n\tsent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sentTime\"\xc5\x01\n\nTrackOffer\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12\x30\n\x06source\x18\x02 \x01(\x0e\x32\x18.roomtape.v1.TrackSourceR\x06source\x12(\n\x05\x63odec\x18\x03 \x01(\x0e\x32\x12.roomtape.v1.CodecR\x05\x63odec\x12$\n\x0esample_rate_hz\x18\x04 \x01(\x05R\x0csampleRateHz\x12\x1a\n\x08\x63hannels\x18\x05 \x01(\x05R\x08\x63hannels\"\xcd\x01\n\nFrameBatch\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12*\n\x06\x66rames\x18\x02 \x03(\x0b\x32\x12.roomtape.v1.FrameR\x06\x66rames\x12\x37\n\tsent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sentTime\x12?\n\rcomplete_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x63ompleteTime\"\xb6\x01\n\x05\x46rame\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x38\n\nmedia_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\tmediaTime\x12=\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ptureTime\x12\x18\n\x07payload\x18\x04 \x01(\x0cR\x07payload\"<\n\tTrackMute\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12\x14\n\x05muted\x18\x02 \x01(\x08R\x05muted\"G\n\x0cPublishClose\x12\x37\n\tsent_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sentTime\"\xcb\x02\n\x0fPublishResponse\x12\x34\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.roomtape.v1.PublishOpenedH\x00R\x06opened\x12H\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32\x1c.roomtape.v1.AcknowledgementH\x00R\x0f\x61\x63knowledgement\x12\x46\n\x0f\x66rames_rejected\x18\x03 \x01(\x0b\x32\x1b.roomtape.v1.FramesRejectedH\x00R\x0e\x66ramesRejected\x12\x33\n\x08redirect\x18\x04 \x01(\x0b\x32\x15.roomtape.v1.RedirectH\x00R\x08redirect\x12\x30\n\x07goodbye\x18\x05 \x01(\x0b\x32\x14.roomtape.v1.GoodbyeH\x00R\x07goodbyeB\t\n\x07message\"\xa1\x01\n\rPublishOpened\x12\x18\n\x07resumed\x18\x01 \x01(\x08R\x07resumed\x12H\n\x10\x61\x63knowledgements\x18\x02 \x03(\x0b\x32\x1c.roomtape.v1.AcknowledgementR\x10\x61\x63knowledgements\x12,\n\x05\x63lock\x18\x03 \x01(\x0e\x32\x16.roomtape.v1.RoomClockR\x05\x63lock\"H\n\x0f\x41\x63knowledgement\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\"\xc3\x01\n\x0e\x46ramesRejected\x12\x19\n\x08track_id\x18\x01 \x01(\tR\x07trackId\x12%\n\x0e\x66irst_sequence\x18\x02 \x01(\x03R\rfirstSequence\x12#\n\rlast_sequence\x18\x03 \x01(\x03R\x0clastSequence\x12\x30\n\x06reason\x18\x04 \x01(\x0e\x32\x18.roomtape.v1.ErrorReasonR\x06reason\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\"\"\n\x08Redirect\x12\x16\n\x06target\x18\x01 \x01(\tR\x06target\"\x87\x01\n\x07Goodbye\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.roomtape.v1.GoodbyeReasonR\x06reason\x12H\n\x10\x61\x63knowledgements\x18\x02 \x03(\x0b\x32\x1c.roomtape.v1.AcknowledgementR\x10\x61\x63knowledgements*g\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15GOODBYE_REASON_CLOSED\x10\x01\x12\x1b\n\x17GOODBYE_REASON_DRAINING\x10\x02\x32Y\n\rIngestService\x12H\n\x07Publish\x12\x1b.roomtape.v1.PublishRequest\x1a\x1c.roomtape.v1.PublishResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'roomtape.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GOODBYEREASON']._serialized_start=2254
-  _globals['_GOODBYEREASON']._serialized_end=2357
+  _globals['_GOODBYEREASON']._serialized_start=2319
+  _globals['_GOODBYEREASON']._serialized_end=2422
   _globals['_PUBLISHREQUEST']._serialized_start=181
   _globals['_PUBLISHREQUEST']._serialized_end=404
   _globals['_PUBLISHOPEN']._serialized_start=407
@@ -45,25 +45,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACKOFFER']._serialized_start=648
   _globals['_TRACKOFFER']._serialized_end=845
   _globals['_FRAMEBATCH']._serialized_start=848
-  _globals['_FRAMEBATCH']._serialized_end=988
-  _globals['_FRAME']._serialized_start=991
-  _globals['_FRAME']._serialized_end=1173
-  _globals['_TRACKMUTE']._serialized_start=1175
-  _globals['_TRACKMUTE']._serialized_end=1235
-  _globals['_PUBLISHCLOSE']._serialized_start=1237
-  _globals['_PUBLISHCLOSE']._serialized_end=1308
-  _globals['_PUBLISHRESPONSE']._serialized_start=1311
-  _globals['_PUBLISHRESPONSE']._serialized_end=1642
-  _globals['_PUBLISHOPENED']._serialized_start=1645
-  _globals['_PUBLISHOPENED']._serialized_end=1806
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1808
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1880
-  _globals['_FRAMESREJECTED']._serialized_start=1883
-  _globals['_FRAMESREJECTED']._serialized_end=2078
-  _globals['_REDIRECT']._serialized_start=2080
-  _globals['_REDIRECT']._serialized_end=2114
-  _globals['_GOODBYE']._serialized_start=2117
-  _globals['_GOODBYE']._serialized_end=2252
-  _globals['_INGESTSERVICE']._serialized_start=2359
-  _globals['_INGESTSERVICE']._serialized_end=2448
+  _globals['_FRAMEBATCH']._serialized_end=1053
+  _globals['_FRAME']._serialized_start=1056
+  _globals['_FRAME']._serialized_end=1238
+  _globals['_TRACKMUTE']._serialized_start=1240
+  _globals['_TRACKMUTE']._serialized_end=1300
+  _globals['_PUBLISHCLOSE']._serialized_start=1302
+  _globals['_PUBLISHCLOSE']._serialized_end=1373
+  _globals['_PUBLISHRESPONSE']._serialized_start=1376
+  _globals['_PUBLISHRESPONSE']._serialized_end=1707
+  _globals['_PUBLISHOPENED']._serialized_start=1710
+  _globals['_PUBLISHOPENED']._serialized_end=1871
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1873
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1945
+  _globals['_FRAMESREJECTED']._serialized_start=1948
+  _globals['_FRAMESREJECTED']._serialized_end=2143
+  _globals['_REDIRECT']._serialized_start=2145
+  _globals['_REDIRECT']._serialized_end=2179
+  _globals['_GOODBYE']._serialized_start=2182
+  _globals['_GOODBYE']._serialized_end=2317
+  _globals['_INGESTSERVICE']._serialized_start=2424
+  _globals['_INGESTSERVICE']._serialized_end=2513
 # @@protoc_insertion_point(module_scope)

@@ -187,6 +187,7 @@ class FrameBatch(_message.Message):
     TRACK_ID_FIELD_NUMBER: _builtins.int
     FRAMES_FIELD_NUMBER: _builtins.int
     SENT_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     track_id: _builtins.str
     """The track."""
     @_builtins.property
@@ -195,10 +196,16 @@ class FrameBatch(_message.Message):
 
     @_builtins.property
     def sent_time(self) -> _timestamp_pb2.Timestamp:
-        """The publisher's clock when the batch was sent: all that was captured on the track before it has been sent.
-        With it the server knows silence from delay, and aligns the publisher's clock to the room's, so send a batch at
-        least every 500 ms, also without frames. On a MEDIA clock it is what moves the room on. Default: the end of the
-        last frame.
+        """The publisher's clock when the batch was sent. With it the server aligns the publisher's clock to the room's. All
+        that was captured on the track before it has been sent, unless `complete_time` says otherwise; so the server knows
+        silence from delay. Send a batch at least every 500 ms, also without frames. On a MEDIA clock it is what moves the
+        room on. Default: the end of the last frame.
+        """
+
+    @_builtins.property
+    def complete_time(self) -> _timestamp_pb2.Timestamp:
+        """All that was captured on the track before this time has been sent. To be set by a publisher who is catching up and
+        has more that was captured before `sent_time`. Default: `sent_time`.
         """
 
     def __init__(
@@ -207,10 +214,11 @@ class FrameBatch(_message.Message):
         track_id: _builtins.str = ...,
         frames: _abc.Iterable[Global___Frame] | None = ...,
         sent_time: _timestamp_pb2.Timestamp | None = ...,
+        complete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sent_time", b"sent_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "sent_time", b"sent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "sent_time", b"sent_time", "track_id", b"track_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "frames", b"frames", "sent_time", b"sent_time", "track_id", b"track_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
