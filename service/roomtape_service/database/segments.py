@@ -27,7 +27,6 @@ __all__ = [
     "segment_message",
     "segments_of_recording",
     "segments_of_task",
-    "unstored_segments",
 ]
 
 _RECORDING = segment_pb2.SEGMENT_STATE_RECORDING
@@ -175,15 +174,6 @@ async def segments_of_recording(
     if segment_id is not None:
         condition = sa.and_(condition, segments.c.segment_id == segment_id)
     return await _by_number(connection, condition)
-
-
-async def unstored_segments(connection: AsyncConnection) -> Sequence[SegmentRow]:
-    """The files of all applications that are not UPLOADED, by recording, number and container."""
-    # Written out, and sorted here: SQLite takes a partial index only for the very condition that it was made with,
-    # and rather the index of an order.
-    query = sa.select(*_COLUMNS).where(sa.text("segments.state < 4"))
-    found = [SegmentRow(*row) for row in await connection.execute(query)]
-    return sorted(found, key=lambda row: (row.recording_id, row.segment_id, row.container))
 
 
 async def has_unstored_segments(connection: AsyncConnection, task_id: str) -> bool:

@@ -96,6 +96,10 @@ class DiskStore:
                 reader = source.open("rb")
             except FileNotFoundError as error:
                 raise SourceDamaged("SourceMissing", f"{source} is gone.") from error
+            except OSError as error:
+                raise SourceDamaged(
+                    "SourceUnreadable", f"{source} can't be read: {error.strerror}."
+                ) from error
             with reader, part.open("xb") as writer:
                 digest = hashlib.sha256()
                 size_bytes = 0

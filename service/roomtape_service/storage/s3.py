@@ -136,9 +136,7 @@ class S3Store:
         except FileNotFoundError as error:
             raise SourceDamaged("SourceMissing", f"{source} is gone.") from error
         except OSError as error:
-            raise StoreUnavailable(
-                "SourceUnreadable", f"{source} can't be read: {error.strerror}."
-            ) from error
+            raise SourceDamaged("SourceUnreadable", f"{source} can't be read: {error.strerror}.") from error
         stored = await self.head(key)
         check_stored(stored, size_bytes, sha256)
         return stored

@@ -86,7 +86,7 @@ class StoreFull(StoreRefused):
 
 
 class SourceDamaged(StoreError):
-    """The file to put is gone, or its size or SHA-256 is not the recorded one. Trying again does not help."""
+    """The file to put is gone or can't be read, or its SHA-256 is not the recorded one."""
 
 
 @dataclass(frozen=True, slots=True)
