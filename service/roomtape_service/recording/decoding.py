@@ -1,15 +1,36 @@
 """Payloads to 16-bit PCM."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import av
 import numpy as np
 import numpy.typing as npt
 
-from roomtape_service.recording.opus import OPUS_RATE, CorruptPacketError, packet_samples
+from roomtape_service.recording.opus import (
+    OPUS_RATE,
+    PACKET_SAMPLES_MAX,
+    STEREO_BIT,
+    CorruptPacketError,
+    can_join,
+    join_packets,
+    packet_samples,
+)
 from roomtape_service.recording.protocol import TrackCodec
 
-__all__ = ["SAMPLE_BYTES", "PayloadDecoder", "is_silent", "samples_in", "to_mono"]
+__all__ = [
+    "SAMPLE_BYTES",
+    "OpusDecoder",
+    "PayloadDecoder",
+    "is_silent",
+    "payload_decoder",
+    "samples_in",
+    "to_mono",
+]
 
 SAMPLE_BYTES = 2
+_NATIVE, _LIBOPUS = "opus", "libopus"
+_FULL_SCALE = np.float32(32768)
 _SILENT_PEAK = 32
 """-60 dBFS: nobody hears a sample more or less."""
 
@@ -24,38 +45,109 @@ def samples_in(codec: TrackCodec, payload: bytes, channels: int) -> int:
     return samples
 
 
-class PayloadDecoder:
+class PayloadDecoder(Protocol):
     """Decodes one track's payloads in order."""
 
-    def __init__(self, codec: TrackCodec, channels: int) -> None:
-        self._codec = codec
+    def decode(self, payloads: Sequence[bytes], samples: Sequence[int]) -> list[bytes | None]:
+        """Interleaved PCM of exactly `samples` for each payload, as `samples_in` gave; None for one that is
+        corrupt."""
+        ...
+
+
+def payload_decoder(codec: TrackCodec, channels: int) -> PayloadDecoder:
+    """The decoder of a track."""
+    return OpusDecoder(channels) if codec is TrackCodec.OPUS else _PcmDecoder()
+
+
+class _PcmDecoder:
+    def decode(self, payloads: Sequence[bytes], samples: Sequence[int]) -> list[bytes | None]:
+        return list(payloads)
+
+
+class OpusDecoder:
+    """FFmpeg's own decoder, which takes a third less time than libopus, several packets in one call.
+
+    Its resampler keeps back some samples at the start of narrow-band speech, and it does not mix stereo down. A track
+    where that shows is decoded by libopus from there on, which puts out exactly what a packet is long.
+    """
+
+    def __init__(self, channels: int) -> None:
         self._channels = channels
-        self._opus: av.AudioCodecContext | None = None
+        self._block = SAMPLE_BYTES * channels
+        self._name = _NATIVE
+        self._context: av.AudioCodecContext | None = None
 
-    def decode(self, payload: bytes, samples: int) -> bytes:
-        """Interleaved PCM of exactly `samples`, which `samples_in` gave. Raises CorruptPacketError."""
-        if self._codec is TrackCodec.PCM_S16LE:
-            return payload
-        if self._opus is None:
-            self._opus = self._open()
+    def decode(self, payloads: Sequence[bytes], samples: Sequence[int]) -> list[bytes | None]:
+        """See PayloadDecoder."""
+        decoded: list[bytes | None] = []
+        at = 0
+        while at < len(payloads):
+            end = self._run_end(payloads, samples, at)
+            decoded += self._decode_run(payloads[at:end], samples[at:end])
+            at = end
+        return decoded
+
+    def _run_end(self, payloads: Sequence[bytes], samples: Sequence[int], start: int) -> int:
+        """Where packets end that can be decoded as one."""
+        first = payloads[start]
+        if not can_join(first):
+            return start + 1
+        end = min(len(payloads), start + PACKET_SAMPLES_MAX // samples[start])
+        for index in range(start + 1, end):
+            if payloads[index][0] != first[0] or len(payloads[index]) < 2:
+                return index
+        return end
+
+    def _decode_run(self, payloads: Sequence[bytes], samples: Sequence[int]) -> list[bytes | None]:
+        if len(payloads) == 1:
+            return [self._decode_one(payloads[0], samples[0])]
+        pcm = self._decode_packet(join_packets(payloads), sum(samples))
+        if pcm is None:
+            return [self._decode_one(*each) for each in zip(payloads, samples, strict=True)]
+        size = samples[0] * self._block
+        return [pcm[at : at + size] for at in range(0, len(pcm), size)]
+
+    def _decode_one(self, payload: bytes, samples: int) -> bytes | None:
+        pcm = self._decode_packet(payload, samples)
+        if pcm is None and self._name != _LIBOPUS:
+            self._name = _LIBOPUS
+            pcm = self._decode_packet(payload, samples)
+        return pcm
+
+    def _decode_packet(self, packet: bytes, samples: int) -> bytes | None:
+        """None for one that can't be decoded, or not to its full length; the next one then starts afresh."""
+        if packet[0] & STEREO_BIT and self._channels == 1 and self._name != _LIBOPUS:
+            self._name, self._context = _LIBOPUS, None
+        if self._context is None:
+            self._context = _open(self._name, self._channels)
         try:
-            frames = self._opus.decode(av.Packet(payload))
-        except (av.FFmpegError, ValueError) as error:
-            # What it was in the middle of is void; the next packet starts afresh.
-            self._opus = None
-            raise CorruptPacketError(f"Opus: {error}") from error
-        wanted = samples * SAMPLE_BYTES * self._channels
+            frames = self._context.decode(av.Packet(packet))
+        except (av.FFmpegError, ValueError):
+            frames = []
         if len(frames) == 1 and frames[0].samples == samples:
-            return bytes(memoryview(frames[0].planes[0])[:wanted])
-        self._opus = None
-        raise CorruptPacketError(f"Opus: {sum(frame.samples for frame in frames)} samples, not {samples}")
+            return _interleaved(frames[0], samples * self._block)
+        self._context = None
+        return None
 
-    def _open(self) -> av.AudioCodecContext:
-        context = av.CodecContext.create("libopus", "r")
-        assert isinstance(context, av.AudioCodecContext)
-        context.sample_rate = OPUS_RATE
-        context.layout = "mono" if self._channels == 1 else "stereo"
-        return context
+
+def _open(name: str, channels: int) -> av.AudioCodecContext:
+    context = av.CodecContext.create(name, "r")
+    assert isinstance(context, av.AudioCodecContext)
+    context.sample_rate = OPUS_RATE
+    context.layout = "mono" if channels == 1 else "stereo"
+    context.thread_count = 1
+    return context
+
+
+def _interleaved(frame: av.AudioFrame, size: int) -> bytes:
+    if frame.format.name == "s16":
+        return bytes(memoryview(frame.planes[0])[:size])
+    count = frame.samples
+    planes = [np.frombuffer(memoryview(plane)[: 4 * count], np.float32) for plane in frame.planes]
+    values = planes[0] * _FULL_SCALE if len(planes) == 1 else np.stack(planes, axis=1) * _FULL_SCALE
+    np.rint(values, out=values)
+    np.clip(values, -_FULL_SCALE, _FULL_SCALE - 1, out=values)
+    return values.astype(np.int16).tobytes()
 
 
 def is_silent(pcm: bytes) -> bool:

@@ -21,8 +21,8 @@ class Piece(NamedTuple):
     """What the packet plays for; `samples` may be more or less where drift was made good."""
     pcm: bytes
     """Empty if no recording asked for it."""
-    offset_ns: int
-    """From media time to room time, after the frame."""
+    end_media_ns: int
+    """Media time after the frame: with its end's position, the mapping to room time."""
     lost: int
     """Frames that are missing before it."""
 

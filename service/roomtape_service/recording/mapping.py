@@ -37,7 +37,6 @@ class WindowedMinimum:
         the first values after it may all be late."""
         self._values: deque[tuple[int, int]] = deque()
         self._keeps_through_holes = keeps_through_holes
-        self._newest_ns = 0
         self._noted_ns = 0
 
     @property
@@ -45,13 +44,19 @@ class WindowedMinimum:
         """None before the first observation."""
         return self._values[0][1] if self._values else None
 
+    def covers(self, at_ns: int, value: int) -> bool:
+        """Whether observing `value` would change nothing: no minimum, not far from it, soon after the last."""
+        values = self._values
+        return (
+            bool(values) and 0 <= value - values[0][1] < JUMP_NS and 0 <= at_ns - self._noted_ns < _SETTLED_NS
+        )
+
     def observe(self, at_ns: int, value: int) -> None:
         """A value that was seen at `at_ns`, which never goes back by much."""
-        values = self._values
-        hole = at_ns - self._newest_ns > WINDOW_NS
-        self._newest_ns = max(self._newest_ns, at_ns)
-        if values and value >= values[0][1] and 0 <= at_ns - self._noted_ns < _SETTLED_NS:
+        if self.covers(at_ns, value):
             return
+        values = self._values
+        hole = at_ns - self._noted_ns > WINDOW_NS
         self._noted_ns = at_ns
         if hole and values and self._keeps_through_holes:
             minimum = values[0][1]
@@ -67,7 +72,7 @@ class WindowedMinimum:
         """Everything that was seen is void; `value` holds from here."""
         self._values.clear()
         self._values.append((at_ns, value))
-        self._newest_ns = self._noted_ns = at_ns
+        self._noted_ns = at_ns
 
 
 class RoomMapping:
@@ -99,6 +104,10 @@ class RoomMapping:
         if known is None and self._offset_ns is not None and self._delay is not None:
             # A publisher who is catching up is late with everything; what held before holds until more is known.
             self._delay.observe(capture_ns + self._last_delay_ns, self._offset_ns - skew_ns)
+
+    def is_usual(self, media_ns: int, capture_ns: int) -> bool:
+        """Whether a frame tells nothing new, soon after the last that did; then it need not be looked at further."""
+        return self._skew.covers(capture_ns, capture_ns - media_ns)
 
     def is_discontinuous(self, media_ns: int, capture_ns: int) -> bool:
         """Whether the track's sample clock stood still before this frame: more than a stamp that came late."""

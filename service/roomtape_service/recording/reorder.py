@@ -46,6 +46,14 @@ class Reorder:
         """Whether frames are held because one before them is missing."""
         return bool(self._held)
 
+    def follows(self, sequence: int) -> bool:
+        """Whether it is the next, and nothing is held; then it counts as handed out."""
+        if sequence != self.next_sequence or self._held:
+            return False
+        self.next_sequence = sequence + 1
+        self._newest = sequence
+        return True
+
     def push(self, frame: TrackFrame, now_ns: int) -> Iterator[tuple[TrackFrame, int]]:
         """Takes a frame; yields what is in order now, each with how many are lost before it."""
         sequence = frame.sequence
@@ -58,9 +66,7 @@ class Reorder:
             else:
                 self.duplicated += 1
             return
-        if sequence == self.next_sequence and not self._held:
-            self.next_sequence = sequence + 1
-            self._newest = sequence
+        if self.follows(sequence):
             yield frame, 0
             return
         if sequence in self._held:

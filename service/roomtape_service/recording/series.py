@@ -62,16 +62,19 @@ class Format:
 class Mark(NamedTuple):
     """`key`'s frames up to `sequence` are complete at `end`; without a key it only says where silence ends.
 
-    A checkpoint may lie at `end`, and anywhere after `free_from`.
+    A checkpoint may lie at `end`, and anywhere after `free_from`. On the track, after the frame it is
+    `track_end` samples of `track_rate` since the room's epoch, and `end_media_ns` by its media time.
     """
 
     end: int
     free_from: int
-    key: str | None
-    sequence: int
-    offset_ns: int
-    recorded: int
-    lost: int
+    key: str | None = None
+    sequence: int = 0
+    track_end: int = 0
+    track_rate: int = 1
+    end_media_ns: int = 0
+    recorded: int = 0
+    lost: int = 0
 
 
 class SegmentSeries:
@@ -206,13 +209,13 @@ class SegmentSeries:
         borrowed = min(self._ahead, until - self.position)
         if borrowed > 0:
             self._ahead -= borrowed
-            self._marks.append(Mark(self.position + borrowed, self.position, None, 0, 0, 0, 0))
+            self._marks.append(Mark(self.position + borrowed, self.position))
             self.position += borrowed
         while (samples := until - self.position) > 0:
             part = min(samples, self._limit - segment.added)
             if part:
                 segment.add_silence(part)
-                self._marks.append(Mark(self.position + part, self.position, None, 0, 0, 0, 0))
+                self._marks.append(Mark(self.position + part, self.position))
                 self.position += part
             if part < samples:
                 segment = self._cut()
@@ -335,7 +338,7 @@ class SegmentSeries:
         return self._start + last.samples if last is not None else self._start
 
     def _write_checkpoint(self, segment: SegmentWriter, end: int, *, is_last: bool = False) -> None:
-        moved: dict[str, Resume] = {}
+        newest: dict[str, Mark] = {}
         statistics = self._statistics
         recorded = lost = 0
         count = 0
@@ -346,7 +349,8 @@ class SegmentSeries:
             recorded += mark.recorded
             lost += mark.lost
             if mark.key is not None:
-                moved[mark.key] = Resume(mark.sequence, mark.offset_ns)
+                newest[mark.key] = mark
+        moved = {key: self._resume_at(mark) for key, mark in newest.items()}
         if recorded or lost:
             statistics = dataclasses.replace(
                 statistics, recorded=statistics.recorded + recorded, lost=statistics.lost + lost
@@ -358,6 +362,10 @@ class SegmentSeries:
         self._resume.update(moved)
         self.safe.update((key, resume.sequence) for key, resume in moved.items())
         self._announce(segment)
+
+    def _resume_at(self, mark: Mark) -> Resume:
+        end_ns = ns_of(mark.track_end, mark.track_rate, self._room.epoch_ns)
+        return Resume(mark.sequence, end_ns - mark.end_media_ns)
 
     def _announce(self, segment: SegmentWriter) -> None:
         if self._is_announced:

@@ -56,11 +56,11 @@ class SingleRecording(Recording):
         position, samples = piece.position, piece.samples
         if not samples:
             series.count(rejected=1)
-            series.mark(Mark(series.position, 0, key, piece.sequence, piece.offset_ns, 0, piece.lost))
+            series.mark(_mark(series.position, key, piece, lane.format.rate, recorded=0, lost=piece.lost))
             return
         if not series.is_open:
             if position + samples <= self._first_position(lane):
-                series.mark(Mark(position, 0, key, piece.sequence, piece.offset_ns, 0, 0))
+                series.mark(_mark(position, key, piece, lane.format.rate, recorded=0, lost=0))
                 return
             self._begin(lane, position)
         elif position > series.position and self._breaks(position - series.position, delivery):
@@ -72,7 +72,7 @@ class SingleRecording(Recording):
         if not is_good:
             series.count(rejected=1)
         end = series.position + samples
-        mark = Mark(end, end, key, piece.sequence, piece.offset_ns, is_good, piece.lost)
+        mark = _mark(end, key, piece, lane.format.rate, recorded=int(is_good), lost=piece.lost)
         series.add_frame(piece.pcm, samples, piece.packet, piece.duration, mark)
 
     def _begin(self, lane: Lane, position: int) -> None:
@@ -117,3 +117,8 @@ class SingleRecording(Recording):
                 at = position_of(at_ns, lane.format.rate, self.room.epoch_ns)
                 self._fill(lane, min(at, watermark))
         self.series.end()
+
+
+def _mark(end: int, key: str, piece: Piece, rate: int, *, recorded: int, lost: int) -> Mark:
+    track_end = piece.position + piece.samples
+    return Mark(end, end, key, piece.sequence, track_end, rate, piece.end_media_ns, recorded, lost)

@@ -5,7 +5,6 @@ A gap in media time becomes silence: after a loss by media time, exactly; otherw
 the next frame belongs. There, and in frames that are silent themselves, drift is made good; never inside speech.
 """
 
-from collections import deque
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -61,13 +60,14 @@ class TrackTimeline:
         self._clock = clock
         self._epoch_ns = epoch_ns
         self._mapping = RoomMapping(clock, offset_ns)
-        self._ready: deque[tuple[TrackFrame, int]] = deque()
+        self._ready: list[tuple[TrackFrame, int]] = []
         self._previous: TrackFrame | None = None
         self._end = 0
         self._end_media_ns = 0
         self._sent_ns: int | None = None
         self._at_ns = 0
         self._guard_ns = _GUARD_NS
+        self._durations: dict[int, int] = {}
 
     def go_on_with(self, offset_ns: int) -> None:
         """Before anything came: the mapping from media to room time to go on with."""
@@ -81,6 +81,7 @@ class TrackTimeline:
 
     def push(self, batch: ingest_pb2.FrameBatch, arrival_ns: int) -> int:
         """Takes a batch as it came. Returns how many frames wait to be taken."""
+        reorder, ready = self.reorder, self._ready
         last: TrackFrame | None = None
         for frame in batch.frames:
             media, capture = frame.media_time, frame.capture_time
@@ -90,7 +91,10 @@ class TrackTimeline:
                 capture.seconds * NANOSECONDS + capture.nanos,
                 frame.payload,
             )
-            self._ready.extend(self.reorder.push(last, arrival_ns))
+            if reorder.follows(last.sequence):
+                ready.append((last, 0))
+            else:
+                ready.extend(reorder.push(last, arrival_ns))
         sent_ns = _nanoseconds(batch.sent_time) if batch.HasField("sent_time") else None
         if sent_ns is not None:
             self._mapping.observe_sending(sent_ns, arrival_ns)
@@ -108,32 +112,48 @@ class TrackTimeline:
         if self.reorder.is_waiting:
             self._ready.extend(self.reorder.release(now_ns, everything=everything))
 
-    def take(self) -> tuple[TrackFrame, int] | None:
-        """The next frame in order, with the number of those lost before it."""
-        return self._ready.popleft() if self._ready else None
+    def take(self) -> list[tuple[TrackFrame, int]]:
+        """The frames in order that came since the last call, each with the number of those lost before it."""
+        ready, self._ready = self._ready, []
+        return ready
 
     def place(self, frame: TrackFrame, samples: int, lost: int) -> int:
         """The position of a frame of `samples`. Raises FrameTimeError, and then nothing is changed."""
+        _, media_ns, capture_ns, _ = frame
+        position = self.position
+        gap_ns = media_ns - self._end_media_ns
+        if (
+            position is None
+            or lost
+            or not -_CONTIGUOUS_NS < gap_ns < _CONTIGUOUS_NS
+            or not self._mapping.is_usual(media_ns, capture_ns)
+        ):
+            position = self._place_apart(frame, gap_ns, lost)
+        elif position != self._end:
+            self._widen_guard(position - self._end)
+        self._previous = frame
+        duration = self._durations.get(samples)
+        if duration is None:
+            duration = self._durations[samples] = duration_ns(samples, self._rate)
+        self._end_media_ns = media_ns + duration
+        self._end = self.position = position + samples
+        return position
+
+    def _place_apart(self, frame: TrackFrame, gap_ns: int, lost: int) -> int:
+        """The position of a frame that need not follow the one before it."""
         self._check(frame)
         _, media_ns, capture_ns, _ = frame
         stood_still = self._mapping.is_discontinuous(media_ns, capture_ns)
         self._mapping.observe_capture(media_ns, capture_ns)
         self._at_ns = capture_ns + self._mapping.delay_ns
         if self.position is None:
-            position = self._clock_position(media_ns)
-        else:
-            gap_ns = media_ns - self._end_media_ns
-            if stood_still or gap_ns > _LOSS_NS or (gap_ns >= _CONTIGUOUS_NS and not lost):
-                position = max(self.position, self._clock_position(media_ns))
-            elif lost:
-                position = max(self.position, self._end + samples_of(gap_ns, self._rate))
-            else:
-                position = self.position
-                self._widen_guard(position - self._end)
-        self._previous = frame
-        self._end_media_ns = media_ns + duration_ns(samples, self._rate)
-        self._end = self.position = position + samples
-        return position
+            return self._clock_position(media_ns)
+        if stood_still or gap_ns > _LOSS_NS or (gap_ns >= _CONTIGUOUS_NS and not lost):
+            return max(self.position, self._clock_position(media_ns))
+        if lost:
+            return max(self.position, self._end + samples_of(gap_ns, self._rate))
+        self._widen_guard(self.position - self._end)
+        return self.position
 
     def error_samples(self) -> int:
         """How much later the next sample should be, if that is more than may be."""

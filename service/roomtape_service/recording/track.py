@@ -3,10 +3,9 @@
 from typing import Protocol
 
 from roomtape.v1 import ingest_pb2
-from roomtape_service.recording.decoding import SAMPLE_BYTES, PayloadDecoder, is_silent, samples_in
+from roomtape_service.recording.decoding import SAMPLE_BYTES, is_silent, payload_decoder, samples_in
 from roomtape_service.recording.delivery import Delivery, MissingMedia, Piece
 from roomtape_service.recording.opus import CorruptPacketError
-from roomtape_service.recording.positions import ns_of
 from roomtape_service.recording.protocol import GapReason, Rejected, RoomOpen, TrackOpen
 from roomtape_service.recording.reorder import TrackFrame
 from roomtape_service.recording.series import Format
@@ -49,7 +48,7 @@ class Lane:
         self.takers: list[TrackTaker] = []
         self.delivered = 0
         """The newest sequence that was handed out."""
-        self._decoder = PayloadDecoder(track.codec, track.channels)
+        self._decoder = payload_decoder(track.codec, track.channels)
         self._rejected: list[Rejected] = []
         self._gap_reason = GapReason.INTERRUPTED if offset_ns is not None else None
         self._counted = (0, 0, 0)
@@ -77,87 +76,99 @@ class Lane:
         """
         timeline = self.timeline
         timeline.release(now_ns, everything=everything)
-        before = timeline.position
+        items = timeline.take()
         missing: list[MissingMedia] = []
-        needs_pcm = any(taker.needs_pcm for taker in self.takers)
+        pieces = self._pieces(items, missing) if items else []
+        reorder = timeline.reorder
+        counted = (reorder.duplicated, reorder.reordered, reorder.late)
+        duplicated, reordered, late = self._counted
+        delivery = Delivery(
+            pieces=pieces,
+            frontier=timeline.frontier(),
+            step_ns=timeline.watermark_step_ns,
+            duplicated=counted[0] - duplicated,
+            reordered=counted[1] - reordered,
+            late=counted[2] - late,
+            missing=tuple(missing),
+        )
+        self._counted = counted
+        timeline.watermark_step_ns = 0
+        for taker in list(self.takers):
+            taker.take(self, delivery)
+        rejected, self._rejected = self._rejected, []
+        return rejected
+
+    def _pieces(self, items: list[tuple[TrackFrame, int]], missing: list[MissingMedia]) -> list[Piece]:
+        timeline, needs_pcm = self.timeline, any(taker.needs_pcm for taker in self.takers)
+        decoded = self._decoded([frame for frame, _ in items], needs_pcm)
         error = timeline.error_samples() if needs_pcm else 0
         pieces: list[Piece] = []
-        while (item := timeline.take()) is not None:
-            frame, lost = item
-            piece = self._piece(frame, lost, needs_pcm, error)
+        for (frame, lost), (samples, pcm) in zip(items, decoded, strict=True):
+            before = timeline.position
+            piece = self._piece(frame, lost, samples, pcm, error)
             self.delivered = frame.sequence
             if piece is None:
                 continue
+            pieces.append(piece)
             if error and piece.samples != piece.duration:
                 error = timeline.error_samples()
             if self._gap_reason is not None and piece.samples:
                 if lost and before is not None:
                     missing.append(MissingMedia(before, piece.position, self._gap_reason))
                 self._gap_reason = None
-            before = timeline.position
-            pieces.append(piece)
-        self._hand_out(pieces, tuple(missing))
-        rejected, self._rejected = self._rejected, []
-        return rejected
+        return pieces
 
-    def _hand_out(self, pieces: list[Piece], missing: tuple[MissingMedia, ...]) -> None:
-        timeline = self.timeline
-        reorder = timeline.reorder
-        duplicated, reordered, late = self._counted
-        delivery = Delivery(
-            pieces=pieces,
-            frontier=timeline.frontier(),
-            step_ns=timeline.watermark_step_ns,
-            duplicated=reorder.duplicated - duplicated,
-            reordered=reorder.reordered - reordered,
-            late=reorder.late - late,
-            missing=missing,
-        )
-        self._counted = (reorder.duplicated, reorder.reordered, reorder.late)
-        timeline.watermark_step_ns = 0
-        for taker in list(self.takers):
-            taker.take(self, delivery)
-
-    def _piece(self, frame: TrackFrame, lost: int, needs_pcm: bool, error: int) -> Piece | None:
-        """None for a frame that is rejected before the track has any place."""
-        timeline, facts = self.timeline, self.facts
-        sequence, payload = frame.sequence, frame.payload
-        try:
-            samples = samples_in(facts.codec, payload, facts.channels)
-            position = timeline.place(frame, samples, lost)
-        except (CorruptPacketError, FrameTimeError) as fault:
-            self._reject(sequence, fault)
-            return self._rejected_piece(sequence, lost)
-        duration = samples
-        packet: bytes | None = payload
-        pcm = b""
-        if needs_pcm:
+    def _decoded(self, frames: list[TrackFrame], needs_pcm: bool) -> list[tuple[int, bytes | None]]:
+        """Samples and PCM of each frame: no samples if its payload is none at all, no PCM if it can't be decoded."""
+        codec, channels = self.facts.codec, self.facts.channels
+        sizes: list[int] = []
+        for frame in frames:
             try:
-                pcm = self._decoder.decode(payload, samples)
+                sizes.append(samples_in(codec, frame.payload, channels))
             except CorruptPacketError as fault:
-                self._reject(sequence, fault)
-                packet, pcm = None, bytes(samples * SAMPLE_BYTES * facts.channels)
-            if error and is_silent(pcm):
-                # No more than half of a frame goes, so that no word is cut off that begins in it.
-                change = max(error, -(samples // 2))
-                timeline.correct(change)
-                samples += change
-                block = SAMPLE_BYTES * facts.channels
-                pcm = pcm + bytes(change * block) if change > 0 else pcm[: samples * block]
-        end_ns = ns_of(position + samples, facts.sample_rate, self.room.epoch_ns)
-        return Piece(sequence, position, samples, packet, duration, pcm, end_ns - timeline.end_media_ns, lost)
+                sizes.append(0)
+                self._reject(frame.sequence, _CORRUPT, str(fault))
+        if not needs_pcm:
+            return [(size, b"") for size in sizes]
+        sound = [(frame.payload, size) for frame, size in zip(frames, sizes, strict=True) if size]
+        pcm = iter(self._decoder.decode([payload for payload, _ in sound], [size for _, size in sound]))
+        return [(size, next(pcm) if size else None) for size in sizes]
+
+    def _piece(
+        self, frame: TrackFrame, lost: int, samples: int, pcm: bytes | None, error: int
+    ) -> Piece | None:
+        """None for a frame that is rejected before the track has any place."""
+        timeline = self.timeline
+        if not samples:
+            return self._rejected_piece(frame.sequence, lost)
+        try:
+            position = timeline.place(frame, samples, lost)
+        except FrameTimeError as fault:
+            self._reject(frame.sequence, _TIME_INVALID, str(fault))
+            return self._rejected_piece(frame.sequence, lost)
+        duration = samples
+        packet: bytes | None = frame.payload
+        if pcm is None:
+            self._reject(frame.sequence, _CORRUPT, "the payload can't be decoded")
+            packet, pcm = None, bytes(samples * SAMPLE_BYTES * self.facts.channels)
+        if error and is_silent(pcm):
+            # No more than half of a frame goes, so that no word is cut off that begins in it.
+            change = max(error, -(samples // 2))
+            timeline.correct(change)
+            samples += change
+            block = SAMPLE_BYTES * self.facts.channels
+            pcm = pcm + bytes(change * block) if change > 0 else pcm[: samples * block]
+        return Piece(frame.sequence, position, samples, packet, duration, pcm, timeline.end_media_ns, lost)
 
     def _rejected_piece(self, sequence: int, lost: int) -> Piece | None:
-        timeline = self.timeline
-        if timeline.position is None:
+        position = self.timeline.position
+        if position is None:
             return None
-        end_ns = ns_of(timeline.position, self.facts.sample_rate, self.room.epoch_ns)
-        return Piece(sequence, timeline.position, 0, None, 0, b"", end_ns - timeline.end_media_ns, lost)
+        return Piece(sequence, position, 0, None, 0, b"", self.timeline.end_media_ns, lost)
 
-    def _reject(self, sequence: int, fault: CorruptPacketError | FrameTimeError) -> None:
-        reason = _CORRUPT if isinstance(fault, CorruptPacketError) else _TIME_INVALID
+    def _reject(self, sequence: int, reason: str, message: str) -> None:
         last = self._rejected[-1] if self._rejected else None
         if last is not None and last.last == sequence - 1 and last.reason == reason:
             self._rejected[-1] = Rejected(self.facts.track, last.first, sequence, reason, last.message)
         else:
-            self._rejected.append(Rejected(self.facts.track, sequence, sequence, reason, str(fault)))
+            self._rejected.append(Rejected(self.facts.track, sequence, sequence, reason, message))

@@ -116,7 +116,11 @@ class MixInput:
             self.rejected += 1
         is_in = piece.packet is not None and not is_out
         end = max(end, self._marks[-1].end if self._marks else floor)
-        return Mark(end, 0, self.lane.facts.key, piece.sequence, piece.offset_ns, int(is_in), piece.lost)
+        track_end, rate = piece.position + piece.samples, self.lane.format.rate
+        return Mark(
+            *(end, 0, self.lane.facts.key, piece.sequence),
+            *(track_end, rate, piece.end_media_ns, int(is_in), piece.lost),
+        )
 
     def _add(self, position: int, parts: list[bytes], floor: int) -> None:
         pcm = parts[0] if len(parts) == 1 else b"".join(parts)

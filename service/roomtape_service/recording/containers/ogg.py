@@ -12,7 +12,7 @@ from roomtape_service.recording.containers.ogg_pages import (
     page,
 )
 from roomtape_service.recording.containers.output import OutputFile
-from roomtape_service.recording.opus import silence_packets, silence_unit_samples
+from roomtape_service.recording.opus import SILENCE_UNIT_SAMPLES, silence_packets
 from roomtape_service.recording.protocol import Container
 
 __all__ = ["OggWriter", "finish_ogg"]
@@ -76,7 +76,7 @@ class OggWriter:
                 items.popleft()
                 continue
             until = min(end, samples)
-            if until - granule >= silence_unit_samples:
+            if until - granule >= SILENCE_UNIT_SAMPLES:
                 filling = silence_packets(until - granule, self._channels)
                 packets += filling
                 granule += sum(length for _, length in filling)
