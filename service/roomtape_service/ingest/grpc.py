@@ -52,7 +52,12 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             raise _not_opened()
         room, participant, sent_ns = await self._check(opening.open)
         session = PublishSession(self._clock, self._participants, context.write)
-        who, resumed = await self._participants.join(room, participant, session, sent_ns)
+        try:
+            who, resumed = await self._participants.join(room, participant, session, sent_ns)
+        except asyncio.CancelledError:
+            # The joining goes on without its caller, and must not leave a participant whom nobody connects.
+            await self._participants.disconnect(room, participant.user_id, session)
+            raise
         self._sessions.add(session)
         reader: asyncio.Task[int | None] | None = None
         writer: asyncio.Task[None] | None = None
@@ -80,7 +85,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             await asyncio.gather(*running, return_exceptions=True)
             self._sessions.discard(session)
             session.release()
-            await self._participants.disconnect(room, who, session)
+            await self._participants.disconnect(room, who.user_id, session)
 
     async def _after_reading(
         self,

@@ -45,16 +45,9 @@ class Participants:
         """
         return await self._operations.run(self._join(room, wanted, connection, sent_ns))
 
-    async def disconnect(self, room: LiveRoom, who: LiveParticipant, connection: Connection) -> None:
-        """A publisher's connection broke. They stay in the room for a while."""
-        async with room.lock:
-            if who.connection is not connection or room.participants.get(who.user_id) is not who:
-                return
-            who.connection = None
-            who.lost_at_ns = self._clock.now_ns()
-            at_ns = room.now_ns(who.lost_at_ns)
-            for track in who.tracks.values():
-                room.feed.lose_track(track.feed, at_ns)
+    async def disconnect(self, room: LiveRoom, user_id: str, connection: Connection) -> None:
+        """A publisher's connection is gone. They stay in the room for a while, if they are in it."""
+        await self._operations.run(self._disconnect(room, user_id, connection))
 
     async def leave(self, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
         """A participant leaves; what they published ends at the room time `at_ns`. Nothing if they have left."""
@@ -163,6 +156,17 @@ class Participants:
                 "first.",
                 metadata={"userId": present.user_id, "publishSessionId": present.publish_session_id},
             )
+
+    async def _disconnect(self, room: LiveRoom, user_id: str, connection: Connection) -> None:
+        async with room.lock:
+            who = room.participants.get(user_id)
+            if who is None or who.connection is not connection:
+                return
+            who.connection = None
+            who.lost_at_ns = self._clock.now_ns()
+            at_ns = room.now_ns(who.lost_at_ns)
+            for track in who.tracks.values():
+                room.feed.lose_track(track.feed, at_ns)
 
     async def _leave(self, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
         async with room.lock:

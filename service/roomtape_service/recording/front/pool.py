@@ -49,6 +49,7 @@ class WorkerPool:
         self._feeds: dict[str, RoomFeed] = {}
         self._by_recording: dict[str, RoomFeed] = {}
         self._tracks: TrackIndex = {}
+        self._closed: set[str] = set()
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._recovering = asyncio.Lock()
@@ -103,8 +104,9 @@ class WorkerPool:
     def close_room(self, room_key: str) -> None:
         """The room is closed; its feed goes when nothing of it is recorded any more."""
         feed = self._feeds.get(room_key)
-        if feed is not None and not feed.recordings:
-            self._drop(feed)
+        if feed is not None:
+            self._closed.add(room_key)
+            self._drop_if_done(feed)
 
     async def shutdown(self, timeout_seconds: float) -> None:
         """Lets every worker close its segments, and waits for what they say last."""
@@ -189,7 +191,10 @@ class WorkerPool:
         link.rooms.add(feed.facts.room_key)
         feed.attach(link)
 
-    def _drop(self, feed: RoomFeed) -> None:
+    def _drop_if_done(self, feed: RoomFeed) -> None:
+        if feed.recordings or feed.facts.room_key not in self._closed:
+            return
+        self._closed.discard(feed.facts.room_key)
         feed.close()
         self._feeds.pop(feed.facts.room_key, None)
         for link in self._links:
@@ -231,6 +236,7 @@ class WorkerPool:
                 if recording_id in feed.recordings:
                     return False
                 self._by_recording.pop(recording_id, None)
+                self._drop_if_done(feed)
             case protocol.RecordingFailed():
                 feed.recording_failed(recording_id)
                 if feed.restart():
