@@ -35,13 +35,15 @@ _SILENT_PEAK = 32
 """-60 dBFS: nobody hears a sample more or less."""
 
 
-def samples_in(codec: TrackCodec, payload: bytes, channels: int) -> int:
-    """Samples for each channel that a payload stands for. Raises CorruptPacketError."""
+def samples_in(codec: TrackCodec, payload: bytes, rate: int, channels: int) -> int:
+    """Samples for each channel that a payload stands for; PCM for one second at most. Raises CorruptPacketError."""
     if codec is TrackCodec.OPUS:
         return packet_samples(payload)
     samples, rest = divmod(len(payload), SAMPLE_BYTES * channels)
     if rest or not samples:
         raise CorruptPacketError(f"{len(payload)} bytes of PCM with {channels} channels")
+    if samples > rate:
+        raise CorruptPacketError(f"{samples} samples of PCM, more than a second")
     return samples
 
 

@@ -120,11 +120,11 @@ class Lane:
 
     def _decoded(self, frames: list[TrackFrame], needs_pcm: bool) -> list[tuple[int, bytes | None]]:
         """Samples and PCM of each frame: no samples if its payload is none at all, no PCM if it can't be decoded."""
-        codec, channels = self.facts.codec, self.facts.channels
+        codec, rate, channels = self.facts.codec, self.facts.sample_rate, self.facts.channels
         sizes: list[int] = []
         for frame in frames:
             try:
-                sizes.append(samples_in(codec, frame.payload, channels))
+                sizes.append(samples_in(codec, frame.payload, rate, channels))
             except CorruptPacketError as fault:
                 sizes.append(0)
                 self._reject(frame.sequence, _CORRUPT, str(fault))
