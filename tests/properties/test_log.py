@@ -18,7 +18,7 @@ from tests.support.watching import WatchServer, serving
 
 WRITERS = 8
 WATCHERS = 50
-UNITS_A_WRITER = 40
+UNITS_A_WRITER = 25
 TASKS = ("11", "12", "13", "14")
 OTHER_APP = "other"
 # So small that watchers who were away find some of what they missed in memory, and some only in the database.

@@ -160,12 +160,20 @@ async def test_events_of_unknown_owners_are_refused(database: Database) -> None:
     assert await stored_texts(database) == []
 
 
-async def test_a_snapshot_can_not_write(database: Database) -> None:
-    async def work(connection: AsyncConnection) -> None:
+async def test_a_snapshot_can_not_write_and_stands_still(database: Database) -> None:
+    async def write(connection: AsyncConnection) -> None:
         await connection.execute(update(tasks).values(state=1))
 
-    with pytest.raises(DBAPIError):
-        await database.read(work)
+    async def look_twice(connection: AsyncConnection) -> list[int | None]:
+        count = select(func.count()).select_from(events)
+        before = await connection.scalar(count)
+        await database.write(lambda uow: uow.append(warning("one")))
+        return [before, await connection.scalar(count)]
+
+    for number, read in enumerate((database.read, database.scan)):
+        with pytest.raises(DBAPIError):
+            await read(write)
+        assert await read(look_twice) == [number, number]
 
 
 async def test_units_that_lock_in_opposite_order_both_succeed(
@@ -211,8 +219,9 @@ async def test_a_closed_database_finishes_what_it_took_and_takes_no_more(databas
     assert sorted(event.sequence for event in await asyncio.gather(*writing)) == list(range(1, 21))
     with pytest.raises(DatabaseClosed):
         await database.write(lambda uow: uow.append(warning("late")))
-    with pytest.raises(DatabaseClosed):
-        await stored_texts(database)
+    for read in (database.read, database.scan):
+        with pytest.raises(DatabaseClosed):
+            await read(applications.all_ids)
 
 
 async def test_opening_again_keeps_the_epoch_and_the_log(database_url: str, clock: ManualClock) -> None:
@@ -259,8 +268,9 @@ async def test_sqlite_is_one_process_only(tmp_path: Path, clock: ManualClock) ->
     )
     assert DatabaseInUse.__name__ in other.stderr
     await database.aclose()
-    await database.open()
-    await database.aclose()
+    again = Database(url, clock)
+    await again.open()
+    await again.aclose()
 
 
 async def test_sqlite_waits_for_somebody_who_holds_the_file(tmp_path: Path, clock: ManualClock) -> None:

@@ -63,6 +63,10 @@ class PostgresBackend:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             return await work(connection)
 
+    async def scan(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """As `read`: the server works elsewhere."""
+        return await self.read(work)
+
     async def aclose(self) -> None:
         """Waits for the units that run, then closes the connections."""
         self._closing = True

@@ -35,16 +35,17 @@ _UNIT_SECONDS = 30.0
 # Somebody may look into the file with another tool; they hold its lock for moments.
 _BUSY_SECONDS = 30.0
 _READERS = 4
+_SCANNERS = 3
 
 _log = structlog.get_logger(__name__)
 
 
-class _WriterConnection(aiosqlite.Connection):
+class _InlineConnection(aiosqlite.Connection):
     """Runs statements on the caller's thread, and only what waits for the disk on its own.
 
-    The writer's statements touch pages in memory (WAL writes them at the commit) and take microseconds, while
-    every hop to a thread and back costs tens of them, and milliseconds when the event loop is busy. If a release
-    of aiosqlite takes this hook away, everything works as before, only slower.
+    Statements of units and of short reads find their pages in memory (WAL writes them at the commit) and take
+    microseconds, while every hop to a thread and back costs tens of them, and milliseconds when the event loop is
+    busy. If a release of aiosqlite takes this hook away, everything works as before, only slower.
     """
 
     async def _execute(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -91,11 +92,14 @@ class SqliteBackend:
         self._commits = commits
         self._units: deque[_Unit] = deque()
         self._wake = asyncio.Event()
-        self._closing = False
+        self._closing: asyncio.Task[None] | None = None
         self._lock: IO[bytes] | None = None
         self._writer: AsyncEngine | None = None
-        self._readers: AsyncEngine | None = None
+        self._reader: AsyncEngine | None = None
+        self._scanner: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
+        self._reading = asyncio.Semaphore(_READERS)
+        self._readers: list[tuple[AsyncConnection, _InlineConnection]] = []
         self._task: asyncio.Task[None] | None = None
         self._unit_task: asyncio.Task[None] | None = None
 
@@ -106,13 +110,16 @@ class SqliteBackend:
         self._writer = create_async_engine(
             "sqlite+aiosqlite://", async_creator=self._connect_writer, poolclass=NullPool
         )
-        self._readers = create_async_engine(
-            "sqlite+aiosqlite:///reader",
-            async_creator=self._connect_reader,
-            pool_size=_READERS,
+        self._reader = create_async_engine(
+            "sqlite+aiosqlite://", async_creator=self._connect_reader, poolclass=NullPool
+        )
+        self._scanner = create_async_engine(
+            "sqlite+aiosqlite:///scanner",
+            async_creator=self._connect_scanner,
+            pool_size=_SCANNERS,
             max_overflow=0,
         )
-        event.listen(self._readers.sync_engine, "begin", _begin_snapshot)
+        event.listen(self._scanner.sync_engine, "begin", _begin_snapshot)
         self._task = asyncio.create_task(self._run(), name="database-writer")
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -129,7 +136,7 @@ class SqliteBackend:
 
     async def write(self, work: _Work) -> None:
         """Queues a unit, and returns when it is durable."""
-        if self._closing or self._task is None:
+        if self._closing is not None or self._task is None:
             raise DatabaseClosed("The database is not open.")
         if self._unit_task is not None and self._unit_task is asyncio.current_task():
             raise RuntimeError("a unit of work can't wait for another one: there is one writer")
@@ -139,27 +146,51 @@ class SqliteBackend:
         await outcome
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Runs `work` on a snapshot."""
-        if self._closing or self._readers is None:
+        """Runs `work` on a snapshot, on this thread."""
+        # Nothing below waits, and who reads again and again must not keep the others from running.
+        await asyncio.sleep(0)
+        async with self._reading:
+            if self._closing is not None or self._reader is None:
+                raise DatabaseClosed("The database is not open.")
+            if not self._readers:
+                fresh = await self._reader.connect()
+                self._readers.append((fresh, await _driver(fresh)))
+            connection, driver = self._readers.pop()
+            driver.now("BEGIN")
+            try:
+                return await work(connection)
+            finally:
+                driver.now("ROLLBACK")
+                self._readers.append((connection, driver))
+
+    async def scan(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Runs `work` on a snapshot, on a thread of its own."""
+        if self._closing is not None or self._scanner is None:
             raise DatabaseClosed("The database is not open.")
-        async with self._readers.connect() as connection:
+        async with self._scanner.connect() as connection:
             return await work(connection)
 
     async def aclose(self) -> None:
         """Finishes what is queued, then gives the file up."""
-        self._closing = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._wake.set()
         if self._task is not None:
             await self._task
-            self._task = None
+        for _ in range(_READERS):
+            await self._reading.acquire()
+        for connection, _ in self._readers:
+            await connection.close()
         await self._disconnect()
-        for engine in (self._readers, self._writer):
+        for engine in (self._scanner, self._reader, self._writer):
             if engine is not None:
                 await engine.dispose()
-        self._readers = self._writer = None
         if self._lock is not None:
             self._lock.close()
-            self._lock = None
+        self._reading.release()
 
     async def _run(self) -> None:
         while True:
@@ -167,7 +198,7 @@ class SqliteBackend:
             self._wake.clear()
             while self._units:
                 await self._batch()
-            if self._closing:
+            if self._closing is not None:
                 return
 
     async def _batch(self) -> None:
@@ -211,7 +242,7 @@ class SqliteBackend:
             if not unit.outcome.done():
                 unit.outcome.set_result(None)
 
-    async def _run_unit(self, unit: _Unit, unit_of_work: UnitOfWork, driver: _WriterConnection) -> bool:
+    async def _run_unit(self, unit: _Unit, unit_of_work: UnitOfWork, driver: _InlineConnection) -> bool:
         """Whether the unit is part of the transaction."""
         driver.now("SAVEPOINT unit")
         task = asyncio.get_running_loop().create_task(_call(unit.work, unit_of_work), context=unit.context)
@@ -239,14 +270,11 @@ class SqliteBackend:
         driver.now("RELEASE unit")
         return False
 
-    async def _writing(self) -> tuple[AsyncConnection, _WriterConnection]:
+    async def _writing(self) -> tuple[AsyncConnection, _InlineConnection]:
         if self._connection is None:
             assert self._writer is not None
             self._connection = await self._writer.connect()
-        raw = await self._connection.get_raw_connection()
-        driver = raw.driver_connection
-        assert isinstance(driver, _WriterConnection)
-        return self._connection, driver
+        return self._connection, await _driver(self._connection)
 
     async def _disconnect(self) -> None:
         """Rolls back by closing: what state a failed transaction left does not matter then."""
@@ -256,9 +284,12 @@ class SqliteBackend:
             await connection.close()
 
     async def _connect_writer(self) -> aiosqlite.Connection:
-        return await self._connect(_WriterConnection)
+        return await self._connect(_InlineConnection)
 
     async def _connect_reader(self) -> aiosqlite.Connection:
+        return await self._connect(_InlineConnection, "PRAGMA query_only = ON")
+
+    async def _connect_scanner(self) -> aiosqlite.Connection:
         return await self._connect(aiosqlite.Connection, "PRAGMA query_only = ON")
 
     async def _connect(self, kind: type[aiosqlite.Connection], *pragmas: str) -> aiosqlite.Connection:
@@ -279,6 +310,12 @@ class SqliteBackend:
         # As SQLAlchemy does where it makes the connection: a process that fails must be able to end.
         connection._thread.daemon = True
         return await connection
+
+
+async def _driver(connection: AsyncConnection) -> _InlineConnection:
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, _InlineConnection)
+    return driver
 
 
 async def _call(work: _Work, unit_of_work: UnitOfWork) -> None:

@@ -90,9 +90,10 @@ class EventLog:
 
     async def is_over(self, app_id: str, task_id: str, sequence: int) -> bool:
         """Whether the task ended and no event of it follows after `sequence`."""
-        return await self._database.read(
-            lambda connection: event_rows.is_over(connection, app_id, task_id, sequence)
-        )
+        async with self._reads:
+            return await self._database.scan(
+                lambda connection: event_rows.is_over(connection, app_id, task_id, sequence)
+            )
 
     async def compact(self, app_id: str, through: int) -> int:
         """Takes the events up to `through` away, a few at a time; the newest that is gone then."""
@@ -158,7 +159,7 @@ class EventLog:
             )
 
         async with self._reads:
-            ends, events = await self._database.read(read)
+            ends, events = await self._database.scan(read)
         if cursor.position < ends.compacted:
             raise self._compacted(tail.app_id, cursor.position, ends.compacted)
         # Fewer than asked for: what follows them in the snapshot does not match.

@@ -72,7 +72,7 @@ class Retention:
         await self._stopped.wait()
 
     async def _compact(self, app_id: str, older_than_ns: int) -> None:
-        ends, through = await self._database.read(
+        ends, through = await self._database.scan(
             lambda connection: events.expired_through(
                 connection, app_id, keep_events=self._keep_events, older_than_ns=older_than_ns
             )
