@@ -18,6 +18,7 @@ __all__ = [
     "Samples",
     "ToneSpan",
     "decode_file",
+    "ffmpeg_complaints",
     "ffmpeg_decode",
     "find_tone",
     "level_dbfs",
@@ -115,20 +116,25 @@ def decode_file(path: str | Path) -> tuple[Samples, int]:
 
 def ffmpeg_decode(path: str | Path, channels: int = 1) -> Samples:
     """Everything that the ffmpeg program decodes of a file; AssertionError if it complains about anything."""
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-v",
-        "warning",
-        "-xerror",
-        "-i",
-        str(path),
-        "-f",
-        "s16le",
-        "-",
-    ]
+    # Without the option it would complain that WAV does not name its channels.
+    options = ["-nostdin", "-v", "warning", "-xerror", "-guess_layout_max", "0"]
+    # It would not be sure of an MP3 file of three frames either.
+    options += ["-f", Path(path).suffix.removeprefix(".")]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), *options, "-i", str(path), "-f", "s16le", "-"]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
     return _shaped(np.frombuffer(done.stdout, np.int16), channels)
+
+
+def ffmpeg_complaints(paths: Sequence[str | Path]) -> str:
+    """What the ffmpeg program says while it decodes files: nothing if they are sound."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error"]
+    for path in paths:
+        command += ["-i", str(path)]
+    for number in range(len(paths)):
+        command += ["-map", f"{number}:a", "-f", "null", "-"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    return done.stderr.decode() or ("" if done.returncode == 0 else f"exit code {done.returncode}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class SingleRecording(Recording):
         known = series.safe.get(key, 0)
         for piece in delivery.pieces:
             if piece.sequence > known:
-                self._add(lane, key, piece, delivery)
+                self._add(lane, key, piece, delivery, lost=min(piece.lost, piece.sequence - known - 1))
         for missing in delivery.missing:
             self._report_missing(lane, missing)
         frontier = delivery.frontier
@@ -51,12 +51,12 @@ class SingleRecording(Recording):
             else:
                 series.add_silence(frontier)
 
-    def _add(self, lane: Lane, key: str, piece: Piece, delivery: Delivery) -> None:
+    def _add(self, lane: Lane, key: str, piece: Piece, delivery: Delivery, *, lost: int) -> None:
         series = self.series
         position, samples = piece.position, piece.samples
         if not samples:
             series.count(rejected=1)
-            series.mark(_mark(series.position, key, piece, lane.format.rate, recorded=0, lost=piece.lost))
+            series.mark(_mark(series.position, key, piece, lane.format.rate, recorded=0, lost=lost))
             return
         if not series.is_open:
             if position + samples <= self._first_position(lane):
@@ -72,7 +72,7 @@ class SingleRecording(Recording):
         if not is_good:
             series.count(rejected=1)
         end = series.position + samples
-        mark = _mark(end, key, piece, lane.format.rate, recorded=int(is_good), lost=piece.lost)
+        mark = _mark(end, key, piece, lane.format.rate, recorded=int(is_good), lost=lost)
         series.add_frame(piece.pcm, samples, piece.packet, piece.duration, mark)
 
     def _begin(self, lane: Lane, position: int) -> None:

@@ -61,7 +61,8 @@ class MixInput:
                     start = piece.position
                 parts.append(piece.pcm)
                 end = piece.position + piece.samples
-            self._marks.append(self._mark(piece, floor, is_mixed))
+            lost = min(piece.lost, piece.sequence - known - 1)
+            self._marks.append(self._mark(piece, floor, lost, is_mixed))
         if parts:
             self._add(start, parts, floor)
         if delivery.frontier is None:
@@ -106,7 +107,7 @@ class MixInput:
         self.lost_since_ns = None
         self._has_news = True
 
-    def _mark(self, piece: Piece, floor: int, is_mixed: bool) -> Mark:
+    def _mark(self, piece: Piece, floor: int, lost: int, is_mixed: bool) -> Mark:
         end = -(-(piece.position + piece.samples) * MIX_RATE // self.lane.format.rate)
         is_out = end <= floor and piece.samples > 0
         if is_out and is_mixed:
@@ -119,7 +120,7 @@ class MixInput:
         track_end, rate = piece.position + piece.samples, self.lane.format.rate
         return Mark(
             *(end, 0, self.lane.facts.key, piece.sequence),
-            *(track_end, rate, piece.end_media_ns, int(is_in), piece.lost),
+            *(track_end, rate, piece.end_media_ns, int(is_in), lost),
         )
 
     def _add(self, position: int, parts: list[bytes], floor: int) -> None:

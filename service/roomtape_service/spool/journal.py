@@ -7,6 +7,7 @@ the file survives is true: reading stops at the first line that is not whole.
 """
 
 import errno
+import functools
 import json
 import os
 import zlib
@@ -127,9 +128,33 @@ class JournalWriter:
 
 def encode_record(record: JournalHeader | Checkpoint | SegmentCompleted) -> bytes:
     """The line of a record."""
-    fields = cast("dict[str, object]", to_plain(record))
-    payload = json.dumps({"record": _NAMES[type(record)], **fields}, separators=(",", ":")).encode()
+    if isinstance(record, Checkpoint):
+        payload = _checkpoint_payload(record)
+    else:
+        fields = cast("dict[str, object]", to_plain(record))
+        payload = json.dumps({"record": _NAMES[type(record)], **fields}, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(payload), payload)
+
+
+def _checkpoint_payload(record: Checkpoint) -> bytes:
+    """What the general way gives, for the one record that is written four times a second for each recording."""
+    sizes = ",".join(map(str, record.sizes))
+    resume = ",".join(
+        f'{_quoted(key)}:{{"sequence":{each.sequence},"offset_ns":{each.offset_ns}}}'
+        for key, each in record.resume.items()
+    )
+    counts = record.statistics
+    return (
+        f'{{"record":"checkpoint","samples":{record.samples},"sizes":[{sizes}],"resume":{{{resume}}},'
+        f'"statistics":{{"recorded":{counts.recorded},"lost":{counts.lost},"duplicated":{counts.duplicated},'
+        f'"reordered":{counts.reordered},"rejected":{counts.rejected}}},'
+        f'"is_last":{"true" if record.is_last else "false"}}}'
+    ).encode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    return json.dumps(text)
 
 
 @dataclass(slots=True)

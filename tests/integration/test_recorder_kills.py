@@ -1,0 +1,150 @@
+"""Workers that are killed at any moment: what was safe is in the files, what was not is sent again, and together they
+are everything, once."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roomtape_service.recording import protocol
+from roomtape_service.recording.containers.table import PAIRS
+from roomtape_service.recording.protocol import Container, RecordingKind, TrackCodec
+from tests.support.audio import Samples, ffmpeg_decode, join, noise, opus_packets, tone
+from tests.support.recorder import EPOCH_NS, MS, SECOND, Publisher, RecorderNode, order
+from tests.support.resuming import ResumingNode
+
+KILLS = 8
+SEED = 20261121
+SPEED = 8
+FRAME = 960
+BATCH_FRAMES = 5
+
+pytestmark = pytest.mark.timeout(180)
+
+
+async def test_joined_segments_are_what_was_published(tmp_path: Path) -> None:
+    randomness = random.Random(SEED)
+    pcm = Publisher(1, key="s1/mic", user_id="alice")
+    voice = Publisher(2, TrackCodec.OPUS, key="s2/mic", user_id="bob", start_ns=EPOCH_NS + 333 * MS)
+    low = Publisher(3, rate=16_000, key="s3/mic", user_id="carol")
+    publishers = [pcm, voice, low]
+    orders = [
+        order("pcm", Container.WAV, Container.MP3),
+        order("opus", Container.OGG, Container.MP3, segment_ns=3 * SECOND),
+        order("wav", Container.WAV, segment_ns=2 * SECOND),
+        order("mix", Container.WAV, Container.MP3, kind=RecordingKind.MIXED),
+    ]
+    room = protocol.RoomOpen(1, protocol.RoomClock.MEDIA, EPOCH_NS)
+    opus_log, pcm_log = opus_packets(tone(440, 4.0)), noise(4.0, peak=3000)
+    async with RecorderNode(tmp_path) as recorder:
+        node = ResumingNode(recorder, room, orders)
+        node.open(publishers, {"pcm": (1,), "opus": (2,), "wav": (3,), "mix": (1, 2)})
+        for kill in range(KILLS + 1):
+            ticks = randomness.randint(2, 40)
+            for _ in range(ticks):
+                send_batches(node, publishers, pcm_log, opus_log)
+                await asyncio.sleep(0.1 / SPEED)
+            if kill < KILLS:
+                await asyncio.sleep(randomness.random() * 0.3)
+                await recorder.kill()
+                await node.take_over()
+        await finish(recorder, node, publishers)
+        check_pcm(node, pcm, "pcm", channels_rate=48_000)
+        check_pcm(node, low, "wav", channels_rate=16_000)
+        check_opus(node, voice)
+        check_mix(node, pcm, voice)
+    assert not list(recorder.spool.glob("aside/*"))
+
+
+def send_batches(
+    node: ResumingNode, publishers: list[Publisher], pcm_log: Samples, opus_log: list[bytes]
+) -> None:
+    """100 ms of everybody."""
+    for publisher in publishers:
+        frames = []
+        for _ in range(BATCH_FRAMES):
+            if publisher.codec is TrackCodec.OPUS:
+                frames.append(publisher.frame(opus_log[publisher.sequence % len(opus_log)], FRAME))
+            else:
+                samples = publisher.rate // 50
+                at = publisher.sequence * samples % (len(pcm_log) - samples)
+                frames.append(publisher.frame(pcm_log[at : at + samples].tobytes(), samples))
+        node.send(publisher, publisher.batch(frames))
+
+
+async def finish(recorder: RecorderNode, node: ResumingNode, publishers: list[Publisher]) -> None:
+    for publisher in publishers:
+        recorder.tell(protocol.TrackClose(publisher.handle, publisher.capture_ns()))
+    await recorder.until(lambda: node.is_safe, "everything is safe")
+    for recording_id in ("pcm", "opus", "wav", "mix"):
+        await recorder.stop(recording_id, max(publisher.capture_ns() for publisher in publishers))
+
+
+def files(node: ResumingNode, recording_id: str, container: Container) -> list[protocol.CompletedFile]:
+    segments = node.of(recording_id)
+    assert [each.segment for each in segments] == list(range(len(segments)))
+    for before, after in zip(segments, segments[1:], strict=False):
+        assert before.end_ns == after.start_ns
+    return [file for each in segments for file in each.files if file.container is container]
+
+
+def published(publisher: Publisher) -> Samples:
+    return np.frombuffer(b"".join(frame.payload for frame in publisher.log), np.int16)
+
+
+def check_pcm(node: ResumingNode, publisher: Publisher, recording_id: str, channels_rate: int) -> None:
+    parts = [ffmpeg_decode(file.path) for file in files(node, recording_id, Container.WAV)]
+    assert np.array_equal(join(parts), published(publisher))
+    assert sum(each.statistics.recorded for each in node.of(recording_id)) == len(publisher.log)
+    assert sum(each.statistics.lost for each in node.of(recording_id)) == 0
+    for file in files(node, recording_id, Container.MP3):
+        assert len(ffmpeg_decode(file.path)) == file.sample_count
+    if files(node, recording_id, Container.MP3):
+        assert sum(file.sample_count for file in files(node, recording_id, Container.MP3)) == len(
+            published(publisher)
+        )
+
+
+def check_opus(node: ResumingNode, publisher: Publisher) -> None:
+    samples = len(publisher.log) * FRAME
+    for container in (Container.OGG, Container.MP3):
+        found = files(node, "opus", container)
+        assert [len(ffmpeg_decode(file.path)) for file in found] == [file.sample_count for file in found]
+        off = abs(sum(file.sample_count for file in found) - samples)
+        assert off <= PAIRS[TrackCodec.OPUS, container].join_error_samples
+    packets = [packet for file in files(node, "opus", Container.OGG) for packet in ogg_packets(file.path)]
+    assert packets == [frame.payload for frame in publisher.log]
+
+
+def ogg_packets(path: str) -> list[bytes]:
+    """All packets of a file after its two headers."""
+    data, at, packets = Path(path).read_bytes(), 0, list[bytes]()
+    while at < len(data):
+        lacing = data[at + 27 : at + 27 + data[at + 26]]
+        at += 27 + len(lacing)
+        packet = b""
+        for size in lacing:
+            packet += data[at : at + size]
+            at += size
+            if size < 255:
+                packets.append(packet)
+                packet = b""
+    return packets[2:]
+
+
+def check_mix(node: ResumingNode, pcm: Publisher, voice: Publisher) -> None:
+    """The mix has no gap and no repetition: where only PCM is heard it is the log, sample for sample."""
+    parts = [ffmpeg_decode(file.path) for file in files(node, "mix", Container.WAV)]
+    mixed = join(parts)
+    alone = (voice.start_ns - EPOCH_NS) * 48_000 // SECOND
+    log = published(pcm)
+    assert np.array_equal(mixed[:alone], log[:alone])
+    # The rest is the log and Opus, which a decoder puts out again a little different after each kill.
+    rest = mixed[alone : len(log)].astype(np.int32) - log[alone:]
+    assert np.abs(rest).max() < 10_000
+    blocks = rest[: len(rest) // FRAME * FRAME].reshape(-1, FRAME)
+    assert np.mean(np.abs(blocks).max(axis=1) > 4000) > 0.95
+    assert len(mixed) == alone + len(voice.log) * FRAME
+    assert sum(each.statistics.rejected for each in node.of("mix")) == 0
