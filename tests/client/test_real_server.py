@@ -19,6 +19,7 @@ from roomtape.client import (
     InvalidArgument,
     NotFound,
     PublisherSettings,
+    RetrySettings,
     SyncClient,
     Unavailable,
 )
@@ -28,6 +29,9 @@ from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+# The tests wait for the server, not for the client's patience.
+SOON = RetrySettings(max_seconds=0.5)
 
 RATE_HZ = 48_000
 SAMPLE_NS = 20_834
@@ -45,7 +49,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def client(server: ServerProcess) -> AsyncIterator[Client]:
-    async with Client(server.target) as client:
+    async with Client(server.target, retry=SOON) as client:
         yield client
 
 
@@ -168,7 +172,7 @@ async def test_restarts_cost_nothing(server: ServerProcess, client: Client) -> N
         return [event.task_sequence async for event in events]
 
     def watched_by_threads() -> list[int]:
-        with SyncClient(server.target) as sync_client:
+        with SyncClient(server.target, retry=SOON) as sync_client:
             events = sync_client.watch_events("app", after=started.resume_token, filter=filter)
             return [event.task_sequence for event in events]
 

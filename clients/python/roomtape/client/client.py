@@ -18,7 +18,7 @@ from roomtape.client.connector import Connector
 from roomtape.client.cursor import DEFAULT_BOOKMARK_SECONDS, FINAL_STATES, TELLING_EVENTS, WatchCursor
 from roomtape.client.interceptors import aio_interceptors
 from roomtape.client.paging import pages
-from roomtape.client.publisher import OnAcknowledged, OnRejected, Publisher
+from roomtape.client.publisher import OnAcknowledged, OnRejected, Publisher, publishing_retry
 from roomtape.client.session import PublisherSettings, PublisherStatistics
 from roomtape.client.watching import Watch
 from roomtape.v1 import event_pb2, file_pb2, ingest_pb2, room_pb2, segment_pb2, task_pb2
@@ -162,7 +162,7 @@ class Client:
             opening,
             clock=clock or SystemClock(),
             settings=settings or PublisherSettings(),
-            backoff=Backoff(self._retry, random.uniform),
+            backoff=Backoff(publishing_retry(self._retry), random.uniform),
             start_ns=start_time_ns,
             on_acknowledged=on_acknowledged,
             on_rejected=on_rejected,

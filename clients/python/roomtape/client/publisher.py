@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
 import grpc
 
-from roomtape.client.backoff import RESUMABLE, Backoff
+from roomtape.client.backoff import RESUMABLE, Backoff, RetrySettings
 from roomtape.client.clock import Clock
 from roomtape.client.errors import Cancelled, NotFound, RoomtapeError, Unavailable
 from roomtape.client.publish_stream import (
@@ -21,13 +22,16 @@ from roomtape.client.publish_stream import (
 from roomtape.client.session import PublisherSettings, PublisherStatistics, PublishSession
 from roomtape.v1 import ingest_pb2, room_pb2
 
-__all__ = ["OnAcknowledged", "OnRejected", "PublishConnector", "Publisher"]
+__all__ = ["OnAcknowledged", "OnRejected", "PublishConnector", "Publisher", "publishing_retry"]
 
 OnAcknowledged = Callable[[str, int], None]
 OnRejected = Callable[[ingest_pb2.FramesRejected], None]
 
 # Servers that send us round in a circle.
 MAX_REDIRECTS = 5
+
+# Media piles up while a publisher waits, and its session is held for 30 s.
+LONGEST_WAIT_SECONDS = 2.0
 
 _LOG = logging.getLogger("roomtape.client")
 
@@ -295,6 +299,11 @@ class Publisher:
             raise self._failure
         if self._task is None or self._session.closing or self._task.done():
             raise ValueError("the publisher is not open")
+
+
+def publishing_retry(retry: RetrySettings) -> RetrySettings:
+    """How a publisher tries again, out of how the client does."""
+    return replace(retry, max_seconds=min(retry.max_seconds, LONGEST_WAIT_SECONDS))
 
 
 class _Outage:
