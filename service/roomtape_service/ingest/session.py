@@ -11,7 +11,10 @@ from roomtape_service.recording import protocol
 from roomtape_service.rooms.participants import Participants
 from roomtape_service.rooms.room import LiveParticipant, LiveRoom, LiveTrack
 
-__all__ = ["PublishSession"]
+__all__ = ["ACKNOWLEDGE_SECONDS", "PublishSession"]
+
+ACKNOWLEDGE_SECONDS = 0.5
+"""How often a publisher hears of what is safe: a message out costs the node as much as several in."""
 
 Write = Callable[[ingest_pb2.PublishResponse], Awaitable[None]]
 
@@ -28,6 +31,8 @@ class PublishSession:
         self._participants = participants
         self._write = write
         self._wake = asyncio.Event()
+        self._next_news: asyncio.TimerHandle | None = None
+        self._told_at = 0.0
         self._progress = asyncio.Event()
         self._told: dict[str, int] = {}
         self._rejected: list[ingest_pb2.FramesRejected] = []
@@ -69,6 +74,8 @@ class PublishSession:
 
     def release(self) -> None:
         """The connection is gone: nobody is told any more."""
+        if self._next_news is not None:
+            self._next_news.cancel()
         if self._who is not None:
             for track in self._who.tracks.values():
                 if track.feed.on_acknowledged == self._on_acknowledged:
@@ -126,8 +133,18 @@ class PublishSession:
         return news
 
     def _on_acknowledged(self) -> None:
-        self._wake.set()
         self._progress.set()
+        if self._goodbye:
+            self._wake.set()
+        elif self._next_news is None:
+            loop = asyncio.get_running_loop()
+            at = max(loop.time(), self._told_at + ACKNOWLEDGE_SECONDS)
+            self._next_news = loop.call_at(at, self._tell_news)
+
+    def _tell_news(self) -> None:
+        self._next_news = None
+        self._told_at = asyncio.get_running_loop().time()
+        self._wake.set()
 
     def _on_rejected(self, rejected: protocol.Rejected) -> None:
         for track_id, track in self._tracks().items():
