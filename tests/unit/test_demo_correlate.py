@@ -53,8 +53,9 @@ def test_a_clip_is_told_from_the_others(speaker: int, clips: list[Samples], tmp_
             assert match.coefficient > 0.99
             # LAME's delay and that of any decoder: 576 + 529 samples.
             assert match.lag_samples == 1105
+            assert set(match.piece_lags) == {1105}
         else:
-            assert match.coefficient < 0.15
+            assert match.coefficient < 0.2
 
 
 def test_the_lag_is_exact_in_both_directions(clips: list[Samples]) -> None:
@@ -64,6 +65,17 @@ def test_the_lag_is_exact_in_both_directions(clips: list[Samples]) -> None:
     cut = find(clip[960:], clip)
     assert cut.lag_samples == -960
     assert cut.coefficient > 0.99
+
+
+def test_pauses_may_be_a_little_longer(clips: list[Samples]) -> None:
+    clip = clips[0]
+    seconds = 3
+    pause = seconds * RATE_HZ + int(np.argmin(np.abs(clip[seconds * RATE_HZ : -RATE_HZ])))
+    recorded = np.concatenate((clip[:pause], np.zeros(240, np.float32), clip[pause:]))
+    match = find(recorded, clip)
+    assert match.coefficient > 0.95
+    assert match.displaced_seconds == pytest.approx(0.005)
+    assert {match.piece_lags[0], match.piece_lags[-1]} == {0, 240}
 
 
 def test_half_a_clip_is_not_the_clip(clips: list[Samples]) -> None:
@@ -80,7 +92,7 @@ def test_a_mix_is_its_clips(clips: list[Samples], tmp_path: Path) -> None:
     matches = [find(recorded, clip) for clip in clips]
     for match, offset in zip(matches, OFFSETS_SECONDS, strict=True):
         assert match.lag_samples == round(offset * RATE_HZ) + 1105
-    fit = fit_mix(recorded, [(clip, match.lag_samples) for clip, match in zip(clips, matches, strict=True)])
+    fit = fit_mix(recorded, clips, matches)
     assert fit.explained > 0.99
     assert all(0.9 < gain < 1.0 for gain in fit.gains)
 
@@ -89,17 +101,17 @@ def test_a_mix_is_its_clips(clips: list[Samples], tmp_path: Path) -> None:
 def test_who_is_muted_has_no_volume(muted: int, clips: list[Samples], tmp_path: Path) -> None:
     gains = tuple(float(index != muted) for index in range(len(CLIPS)))
     recorded = decode_file(encode_mp3(mixed(clips, gains), tmp_path / "mix.mp3"))
-    fit = fit_mix(recorded, [(clip, find(recorded, clip).lag_samples) for clip in clips])
+    fit = fit_mix(recorded, clips, [find(recorded, clip) for clip in clips])
     assert abs(fit.gains[muted]) < 0.3
     assert all(gain > 0.85 for index, gain in enumerate(fit.gains) if index != muted)
 
 
 def test_who_does_not_belong_into_a_mix_is_left_over(clips: list[Samples]) -> None:
     mix = mixed(clips)
-    parts = [(clip, round(offset * RATE_HZ)) for clip, offset in zip(clips, OFFSETS_SECONDS, strict=True)]
-    assert fit_mix(mix, parts).explained == pytest.approx(1.0)
-    assert fit_mix(mix, parts[:2]).explained < 0.8
+    matches = [find(mix, clip) for clip in clips]
+    assert fit_mix(mix, clips, matches).explained > 0.999
+    assert fit_mix(mix, clips[:2], matches[:2]).explained < 0.8
     # Twice in it, the second time half a second later: an echo.
     echo = mix.copy()
     echo[RATE_HZ // 2 :] += mix[: -RATE_HZ // 2]
-    assert fit_mix(echo, parts).explained < 0.8
+    assert fit_mix(echo, clips, matches).explained < 0.8
