@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from roomtape_service.clock import Clock
 from roomtape_service.database.commits import Commits
 from roomtape_service.database.errors import DatabaseClosed, DatabaseInUse
+from roomtape_service.database.inline import InlineConnection
 from roomtape_service.database.unit_of_work import UnitOfWork
 
 __all__ = ["SqliteBackend"]
@@ -38,42 +39,6 @@ _READERS = 4
 _SCANNERS = 3
 
 _log = structlog.get_logger(__name__)
-
-
-class _InlineConnection(aiosqlite.Connection):
-    """Runs statements on the caller's thread, and only what waits for the disk on its own.
-
-    Statements of units and of short reads find their pages in memory (WAL writes them at the commit) and take
-    microseconds, while every hop to a thread and back costs tens of them, and milliseconds when the event loop is
-    busy. If a release of aiosqlite takes this hook away, everything works as before, only slower.
-    """
-
-    async def _execute(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        if fn == self._conn.close:
-            return await self.in_thread(fn, *args, **kwargs)
-        return fn(*args, **kwargs)
-
-    async def in_thread(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Runs it on the connection's thread."""
-        result: T = await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
-        return result
-
-    def now(self, statement: str) -> None:
-        """Runs a statement without rows at once."""
-        self._conn.execute(statement).close()
-
-    async def begin(self) -> None:
-        """Takes the file's write lock."""
-        await self.in_thread(self._conn.execute, "BEGIN IMMEDIATE")
-
-    async def commit(self) -> None:
-        """Returns when the transaction is on the disk."""
-        await self.in_thread(self._conn.commit)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a transaction is open: SQLite ends it by itself when the disk is full or fails."""
-        return self._conn.in_transaction
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +64,7 @@ class SqliteBackend:
         self._scanner: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
         self._reading = asyncio.Semaphore(_READERS)
-        self._readers: list[tuple[AsyncConnection, _InlineConnection]] = []
+        self._readers: list[tuple[AsyncConnection, InlineConnection]] = []
         self._task: asyncio.Task[None] | None = None
         self._unit_task: asyncio.Task[None] | None = None
 
@@ -242,7 +207,7 @@ class SqliteBackend:
             if not unit.outcome.done():
                 unit.outcome.set_result(None)
 
-    async def _run_unit(self, unit: _Unit, unit_of_work: UnitOfWork, driver: _InlineConnection) -> bool:
+    async def _run_unit(self, unit: _Unit, unit_of_work: UnitOfWork, driver: InlineConnection) -> bool:
         """Whether the unit is part of the transaction."""
         driver.now("SAVEPOINT unit")
         task = asyncio.get_running_loop().create_task(_call(unit.work, unit_of_work), context=unit.context)
@@ -270,7 +235,7 @@ class SqliteBackend:
         driver.now("RELEASE unit")
         return False
 
-    async def _writing(self) -> tuple[AsyncConnection, _InlineConnection]:
+    async def _writing(self) -> tuple[AsyncConnection, InlineConnection]:
         if self._connection is None:
             assert self._writer is not None
             self._connection = await self._writer.connect()
@@ -284,10 +249,10 @@ class SqliteBackend:
             await connection.close()
 
     async def _connect_writer(self) -> aiosqlite.Connection:
-        return await self._connect(_InlineConnection)
+        return await self._connect(InlineConnection)
 
     async def _connect_reader(self) -> aiosqlite.Connection:
-        return await self._connect(_InlineConnection, "PRAGMA query_only = ON")
+        return await self._connect(InlineConnection, "PRAGMA query_only = ON")
 
     async def _connect_scanner(self) -> aiosqlite.Connection:
         return await self._connect(aiosqlite.Connection, "PRAGMA query_only = ON")
@@ -312,9 +277,9 @@ class SqliteBackend:
         return await connection
 
 
-async def _driver(connection: AsyncConnection) -> _InlineConnection:
+async def _driver(connection: AsyncConnection) -> InlineConnection:
     driver = (await connection.get_raw_connection()).driver_connection
-    assert isinstance(driver, _InlineConnection)
+    assert isinstance(driver, InlineConnection)
     return driver
 
 

@@ -5,7 +5,6 @@ The promises are written in `proto/roomtape/v1/event.proto`.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
@@ -16,10 +15,10 @@ from grpc import aio
 from roomtape.v1 import error_pb2, event_pb2
 from roomtape_service.clock import NANOSECONDS
 from roomtape_service.errors import Refusal
-from roomtape_service.events.cursor import Cursor
 from roomtape_service.events.filter import EventFilter
 from roomtape_service.events.log import EventLog
 from roomtape_service.rpc import validation
+from roomtape_service.rpc.watch_stream import WatchStream
 
 __all__ = ["WatchService", "WatchSettings", "WatchStatistics"]
 
@@ -28,8 +27,6 @@ _SERVICE = "roomtape.v1.WatchService"
 _FILTER_ENTRIES = 1000
 # Watchers of a server that stops come back spread over this time.
 _RETRY_SECONDS = (0.5, 3.0)
-# A stall is noticed this much of its limit late at most.
-_STALL_CHECKS = 8
 
 _Context: TypeAlias = aio.ServicerContext[event_pb2.WatchEventsRequest, bytes]
 
@@ -68,7 +65,7 @@ class WatchService:
         self._random = random
         self._settings = settings or WatchSettings()
         self._open: Counter[str] = Counter()
-        self._streams: set[_Stream] = set()
+        self._streams: set[WatchStream] = set()
         self._ended = asyncio.Event()
         self._ended.set()
         self._draining = False
@@ -135,7 +132,7 @@ class WatchService:
                 and task_id is not None
                 and await self._log.is_over(request.app_id, task_id, cursor.position)
             )
-            stream = _Stream(
+            stream = WatchStream(
                 cursor,
                 context.write,
                 lambda sequence: self._log.resume_token(request.app_id, sequence),
@@ -167,112 +164,6 @@ class WatchService:
             "The server is stopping; resume from the last token in a moment.",
             retry_after_seconds=self._random.uniform(*_RETRY_SECONDS),
         )
-
-
-class _Stream:
-    """One watcher's stream: its cursor, its bookmarks, and the watch over messages that do not get through."""
-
-    def __init__(
-        self,
-        cursor: Cursor,
-        write: Callable[[bytes], Awaitable[None]],
-        resume_token: Callable[[int], str],
-        interval: Callable[[], float],
-        stall_seconds: float,
-    ) -> None:
-        self._cursor = cursor
-        self._write = write
-        self._resume_token = resume_token
-        self._interval = interval
-        self._interval_seconds = interval()
-        self._stall_seconds = stall_seconds
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._timer: asyncio.TimerHandle | None = None
-        self._wrote_at = 0.0
-        self._writing_since: float | None = None
-        self._draining = False
-        self._stalled = False
-
-    async def run(self, *, over: bool) -> bool:
-        """Sends STARTED, events and bookmarks; True after the last event of the only task, False when drained.
-
-        `over` says that the only task's last event lies before the cursor. Raises Refusal STREAM_STALLED.
-        """
-        cursor, write, now = self._cursor, self._write, self._loop.time
-        only_task = cursor.filter.only_task
-        self._wrote_at = now()
-        self._tick()
-        try:
-            await self._bookmark(event_pb2.BOOKMARK_REASON_STARTED)
-            if over:
-                return True
-            while True:
-                events = cursor.take()
-                if events is None:
-                    events = await cursor.read()
-                # Five thousand watchers wait for this loop at once: no call in it that could be left out.
-                for event in events:
-                    self._writing_since = self._wrote_at = now()
-                    await write(event.response)
-                    self._writing_since = None
-                    if event.ends_task and event.task_id == only_task:
-                        return True
-                if self._draining:
-                    await self._bookmark(event_pb2.BOOKMARK_REASON_DRAINING)
-                    return False
-                if not events and now() >= self._wrote_at + self._interval_seconds:
-                    await self._bookmark(event_pb2.BOOKMARK_REASON_IDLE)
-                    self._interval_seconds = self._interval()
-                elif cursor.at_head:
-                    await cursor.wait()
-        except asyncio.CancelledError:
-            assert self._task is not None
-            if not self._stalled or self._task.uncancel():
-                raise
-            raise Refusal(
-                error_pb2.ERROR_REASON_STREAM_STALLED,
-                f"Nothing was read for {self._stall_seconds:g} seconds; resume from the last token.",
-                metadata={"seconds": f"{self._stall_seconds:g}"},
-                retry_after_seconds=_RETRY_SECONDS[0],
-            ) from None
-
-    def drain(self) -> None:
-        """Ends the stream when what was being sent has been sent."""
-        self._draining = True
-        self._cursor.interrupt()
-
-    def close(self) -> None:
-        """Stops the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    async def _bookmark(self, reason: event_pb2.BookmarkReason.ValueType) -> None:
-        sequence = self._cursor.position
-        response = event_pb2.WatchEventsResponse(
-            resume_token=self._resume_token(sequence),
-            bookmark=event_pb2.Bookmark(reason=reason, sequence=sequence),
-        )
-        self._writing_since = self._wrote_at = self._loop.time()
-        await self._write(response.SerializeToString())
-        self._writing_since = None
-
-    def _tick(self) -> None:
-        # One timer that is moved seldom costs less than one for each message.
-        now = self._loop.time()
-        bookmark_due = self._wrote_at + self._interval_seconds
-        next_check = now + min(self._stall_seconds / _STALL_CHECKS, self._interval_seconds)
-        if self._writing_since is not None:
-            if now >= self._writing_since + self._stall_seconds:
-                self._stalled = True
-                assert self._task is not None
-                self._task.cancel()
-                return
-        elif now >= bookmark_due:
-            self._cursor.interrupt()
-        else:
-            next_check = min(next_check, bookmark_due)
-        self._timer = self._loop.call_at(next_check, self._tick)
 
 
 def _check(request: event_pb2.WatchEventsRequest) -> None:

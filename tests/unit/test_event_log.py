@@ -1,0 +1,261 @@
+"""The log without a server: tokens, memory and database taking turns, cursors, retention."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roomtape.v1 import error_pb2, event_pb2
+from roomtape_service.clock import ManualClock
+from roomtape_service.database import Database, UnitOfWork, requests
+from roomtape_service.errors import Refusal
+from roomtape_service.events import token
+from roomtape_service.events.cursor import Cursor
+from roomtape_service.events.filter import EventFilter
+from roomtape_service.events.log import EventLog
+from roomtape_service.events.retention import Retention
+from roomtape_service.events.tail import LoggedEvent, Tail
+from tests.support.databases import APP, add_application, add_tasks, stored_texts, warning
+
+EPOCH = "00112233445566ff"
+ALL = EventFilter()
+
+
+@pytest.fixture
+async def log(database: Database) -> AsyncIterator[EventLog]:
+    log = EventLog(database, tail_events=4)
+    await log.start()
+    yield log
+    await log.aclose()
+
+
+async def append(database: Database, *texts: str, task_id: str = "") -> None:
+    for text in texts:
+        await database.write(partial(UnitOfWork.append, event=warning(text, task_id=task_id)))
+
+
+def texts_of(events: Sequence[LoggedEvent] | None) -> list[str] | None:
+    if events is None:
+        return None
+    return [
+        event_pb2.WatchEventsResponse.FromString(event.response).event.warning.message for event in events
+    ]
+
+
+async def rest_of(cursor: Cursor) -> list[str]:
+    texts: list[str] = []
+    while not cursor.at_head:
+        events = cursor.take()
+        texts += texts_of(await cursor.read() if events is None else events) or []
+    return texts
+
+
+@given(st.integers(0, 2**63 - 1), st.from_regex(r"[A-Za-z0-9.-]{1,64}", fullmatch=True))
+def test_tokens_hold_their_place(sequence: int, app_id: str) -> None:
+    text = token.encode(EPOCH, app_id, sequence)
+    assert len(text) <= 128
+    assert token.decode(text, app_id) == token.ResumeToken(EPOCH, sequence)
+
+
+@given(st.text(max_size=60))
+def test_what_is_no_token_is_refused(text: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        token.decode(text, APP)
+    assert refused.value.reason == error_pb2.ERROR_REASON_INVALID_RESUME_TOKEN
+
+
+def test_every_changed_character_of_a_token_is_noticed() -> None:
+    text = token.encode(EPOCH, APP, 12)
+    for place in range(len(text) - 1):
+        changed = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
+        with pytest.raises(Refusal):
+            token.decode(changed, APP)
+    with pytest.raises(Refusal):
+        token.decode(text, "other")
+
+
+async def test_a_cursor_goes_from_the_database_over_to_memory(database: Database, log: EventLog) -> None:
+    texts = [str(number) for number in range(600)]
+    await append_many(database, texts[:590])
+    async with log.cursor(APP, ALL, oldest=True) as cursor:
+        assert cursor.take() is None
+        await append_many(database, texts[590:])
+        assert await rest_of(cursor) == texts
+        assert cursor.take() == ()
+        await append(database, "next")
+        assert texts_of(cursor.take()) == ["next"]
+
+
+async def append_many(database: Database, texts: Sequence[str]) -> None:
+    async def work(uow: UnitOfWork) -> None:
+        for text in texts:
+            await uow.append(warning(text))
+
+    await database.write(work)
+
+
+async def test_a_cursor_waits_for_what_it_wants_only(database: Database, log: EventLog) -> None:
+    await add_tasks(database, ["1", "2"])
+    filters = {
+        "task": EventFilter(task_ids=frozenset({"1"})),
+        "type": EventFilter(types=frozenset({event_pb2.EVENT_TYPE_GAP})),
+        "all": ALL,
+    }
+    for name, wanted in filters.items():
+        async with log.cursor(APP, wanted) as cursor:
+            waiting = cursor.wait()
+            await append(database, "of 2", task_id="2")
+            assert waiting.done() == (name == "all")
+            cursor.interrupt()
+            await waiting
+            # What it did not want lies behind it.
+            assert bool(cursor.take()) == (name == "all")
+            assert cursor.at_head
+    async with log.cursor(APP, filters["task"]) as cursor:
+        waiting = cursor.wait()
+        await append(database, *"abc", task_id="2")
+        await append(database, "mine", task_id="1")
+        assert waiting.done()
+        assert texts_of(cursor.take()) == ["mine"]
+
+
+async def test_a_cursor_that_read_ahead_of_memory_gets_nothing_twice() -> None:
+    tail = Tail(APP, EPOCH, capacity=4)
+    tail.fill([], head=0, compacted=0)
+
+    async def read(cursor: Cursor, tail: Tail) -> Sequence[LoggedEvent]:
+        cursor.position = 2
+        return [LoggedEvent.of(numbered(sequence), EPOCH) for sequence in (1, 2)]
+
+    cursor = Cursor(tail, ALL, read)
+    tail.attach(cursor)
+    # Committed and read, before this process heard of the commits.
+    assert len(await cursor.read()) == 2
+    waiting = cursor.wait()
+    tail.extend([numbered(1), numbered(2)])
+    assert waiting.done()
+    assert cursor.take() == ()
+    tail.extend([numbered(3)])
+    assert [event.sequence for event in cursor.take() or ()] == [3]
+
+
+async def test_a_hole_in_memory_is_read_from_the_database() -> None:
+    tail = Tail(APP, EPOCH, capacity=4)
+    tail.fill([numbered(1)], head=1, compacted=0)
+
+    async def read(cursor: Cursor, tail: Tail) -> Sequence[LoggedEvent]:
+        raise AssertionError
+
+    cursors = [Cursor(tail, ALL, read), Cursor(tail, EventFilter(task_ids=frozenset({"1"})), read)]
+    for cursor in cursors:
+        tail.attach(cursor)
+        cursor.position = 1
+    waiting = [cursor.wait() for cursor in cursors]
+    tail.extend([numbered(3)])
+    assert all(waiter.done() for waiter in waiting)
+    assert [cursor.take() for cursor in cursors] == [None, None]
+
+
+def numbered(sequence: int) -> event_pb2.Event:
+    event = warning(str(sequence))
+    event.sequence = sequence
+    return event
+
+
+async def test_commits_while_a_log_is_first_read_are_not_lost() -> None:
+    tail = Tail(APP, EPOCH, capacity=4)
+    tail.extend([numbered(2), numbered(3), numbered(4)])
+    tail.fill([numbered(1), numbered(2)], head=2, compacted=0)
+    assert [event.sequence for event in tail.after(0, 10) or ()] == [1, 2, 3, 4]
+
+
+async def test_memory_is_bounded() -> None:
+    tail = Tail(APP, EPOCH, capacity=4)
+    tail.fill([], head=0, compacted=0)
+    for sequence in range(1, 101):
+        tail.extend([numbered(sequence)])
+        kept = [event.sequence for event in tail.after(max(0, sequence - 4), 10) or ()]
+        assert kept == list(range(max(0, sequence - 4) + 1, sequence + 1))
+    assert tail.after(90, 10) is None
+
+
+async def test_many_cursors_at_once_find_the_same_head(database: Database, log: EventLog) -> None:
+    await append(database, "a")
+
+    async def position() -> int:
+        async with log.cursor(APP, ALL) as cursor:
+            return cursor.position
+
+    assert set(await asyncio.gather(*(position() for _ in range(100)))) == {1}
+
+
+async def test_a_cursor_that_falls_out_of_the_history_is_told(database: Database, log: EventLog) -> None:
+    async with log.cursor(APP, ALL) as cursor:
+        await append(database, *"abcdefghij")
+        assert await log.compact(APP, 8) == 8
+        assert cursor.take() is None
+        with pytest.raises(Refusal) as refused:
+            await cursor.read()
+    assert refused.value.reason == error_pb2.ERROR_REASON_EVENT_HISTORY_COMPACTED
+    assert refused.value.metadata["oldestSequence"] == "9"
+    place = refused.value.metadata["oldestResumeToken"]
+    async with log.cursor(APP, ALL, resume_token=place) as cursor:
+        assert await rest_of(cursor) == ["i", "j"]
+
+
+async def test_compaction_ends_at_the_head(database: Database, log: EventLog) -> None:
+    await append(database, *"abc")
+    assert await log.compact(APP, 100) == 3
+    assert await log.compact(APP, 1) == 3
+    assert await stored_texts(database) == []
+    await append(database, "d")
+    async with log.cursor(APP, ALL, oldest=True) as cursor:
+        assert await rest_of(cursor) == ["d"]
+
+
+async def test_retention_keeps_so_many_events(database: Database, log: EventLog, clock: ManualClock) -> None:
+    await append_many(database, [str(number) for number in range(1200)])
+    await add_application(database, "empty")
+    retention = Retention(database, log, clock, keep_seconds=60, keep_events=50)
+    for _ in range(2):
+        await retention.tick()
+        assert await stored_texts(database) == [str(number) for number in range(1150, 1200)]
+
+
+async def test_retention_keeps_what_is_young(database: Database, log: EventLog, clock: ManualClock) -> None:
+    request = warning("request")
+
+    async def reply(uow: UnitOfWork) -> None:
+        await requests.store(uow, APP, "id", "Method", request, request)
+
+    await database.write(reply)
+    await append(database, *"ab")
+    clock.advance(30)
+    await append(database, *"cd")
+    retention = Retention(database, log, clock, keep_seconds=60, keep_events=50)
+    for seconds, left in ((29, "abcd"), (2, "cd"), (30, "")):
+        clock.advance(seconds)
+        await retention.tick()
+        assert await stored_texts(database) == list(left)
+    assert await database.write(lambda uow: requests.replay(uow, APP, "id", "Method", request))
+    clock.advance(requests.KEPT_SECONDS)
+    await retention.tick()
+    assert await database.write(lambda uow: requests.purge(uow, 1)) == 0
+
+
+async def test_retention_runs_until_it_is_closed(
+    database: Database, log: EventLog, clock: ManualClock
+) -> None:
+    retention = Retention(database, log, clock, keep_seconds=60, keep_events=1, interval_seconds=0.01)
+    await append(database, *"ab")
+    running = asyncio.create_task(retention.run())
+    while await stored_texts(database) != ["b"]:
+        pass
+    await append(database, "c")
+    while await stored_texts(database) != ["c"]:
+        pass
+    await asyncio.gather(retention.aclose(), retention.aclose())
+    await running
