@@ -22,12 +22,12 @@ async def replay(
 ) -> bytes | None:
     """The serialized reply that this request got before, or None if it is new or has no `request_id`.
 
-    Call it first in the unit: it keeps the same request from running twice at once. Raises Refusal
-    REQUEST_ID_REUSED if the id came within 24 hours with another method or payload.
+    Call it first in the unit: it locks the application, so that the same request can't run twice at once. Raises
+    Refusal REQUEST_ID_REUSED if the id came within 24 hours with another method or payload.
     """
+    await uow.lock_application(app_id)
     if not request_id:
         return None
-    await uow.lock_application(app_id)
     stored = (
         await uow.connection.execute(
             select(requests).where(requests.c.app_id == app_id, requests.c.request_id == request_id)
