@@ -13,8 +13,9 @@ from roomtape_service.recording.delivery import Delivery
 from roomtape_service.recording.limiter import GRID
 from roomtape_service.recording.mixing import Mixer, Voice
 from roomtape_service.recording.positions import position_of, samples_of
+from roomtape_service.recording.presence import Presence
 from roomtape_service.recording.protocol import RecordingStart, RoomOpen
-from roomtape_service.recording.recording import Recording
+from roomtape_service.recording.recording import FILL_NS, Recording
 from roomtape_service.recording.resampling import MIX_RATE
 from roomtape_service.recording.series import Format, SeriesServices
 from roomtape_service.recording.track import Lane
@@ -39,7 +40,7 @@ class MixedRecording(Recording):
         self._expected = set(order.expected)
         self._expected_until_ns: int | None = None
         self._idle_since_ns: int | None = None
-        self._step_ns = 0
+        self._presence = Presence()
         self._has_mixed = False
         self._resumes_at: int | None = None
         self._floor = position_of(order.from_ns, MIX_RATE, room.epoch_ns)
@@ -71,7 +72,8 @@ class MixedRecording(Recording):
         key = lane.facts.key
         each.take(delivery, self.series.safe.get(key, 0), self._floor, is_mixed=self._has_mixed)
         self._expected.discard(key)
-        self._step_ns = max(self._step_ns, delivery.step_ns)
+        if each.frontier is not None:
+            self._presence.reach(each, each.frontier, broke=delivery.step_ns > self.order.break_wait_ns)
         self.series.count(
             duplicated=delivery.duplicated,
             reordered=delivery.reordered,
@@ -85,7 +87,15 @@ class MixedRecording(Recording):
 
     def _leave(self, lane: Lane, until: int | None) -> None:
         each = self._input(lane)
-        each.leave(None if until is None else until * MIX_RATE // lane.format.rate, self._floor)
+        known = self._floor if each.frontier is None else each.frontier
+        end = None if until is None else until * MIX_RATE // lane.format.rate
+        if end is not None and end - known > samples_of(FILL_NS, MIX_RATE):
+            # As in the user's own file: silence that nobody vouched for is not written for hours.
+            end = None
+        each.leave(end, self._floor)
+        if each.frontier is not None:
+            self._presence.reach(each, each.frontier, broke=False)
+        self._presence.leave(each)
 
     def _mute(self, lane: Lane, position: int) -> None:
         """Silence in the mix is what nobody says anyway."""
@@ -146,16 +156,17 @@ class MixedRecording(Recording):
         series = self.series
         voices = [each.voice for each in self._inputs]
         end = limit if is_end else (limit - GRID) // GRID * GRID
-        self._end_at_break(voices, end)
-        if not series.is_open and not self._begin(voices, end):
-            self._pass_marks()
-            return
-        while series.position < end:
+        while series.is_open or self._begin(voices, end):
             position = series.position
+            if position >= end:
+                break
             start = min((each.start for each in voices if each.start is not None), default=end)
             if start > position:
                 stop = min(start, end)
                 self._mixer.rest(stop - position)
+                if self._is_break(position, stop):
+                    series.end()
+                    continue
                 series.add_silence(stop)
             else:
                 stop = min(end, position + min(series.left, _BLOCK_SAMPLES))
@@ -178,14 +189,13 @@ class MixedRecording(Recording):
         self._has_mixed = True
         return True
 
-    def _end_at_break(self, voices: list[Voice], end: int) -> None:
-        """Ends the segment if all were silent for long, and nobody said so in between."""
-        step_ns, self._step_ns = self._step_ns, 0
-        if not self.series.is_open or step_ns <= self.order.break_wait_ns:
-            return
-        first = min((each.start for each in voices if each.start is not None), default=end)
-        if min(first, end) - self.series.position > samples_of(self.order.break_wait_ns, MIX_RATE):
-            self.series.end()
+    def _is_break(self, start: int, end: int) -> bool:
+        """Whether so much silence is a break: long, and nobody was there to say that it is silence."""
+        wait = samples_of(self.order.break_wait_ns, MIX_RATE)
+        if end - start <= wait:
+            return False
+        self._presence.forget_before(start)
+        return self._presence.absent(start, end) > wait
 
     def _pass_marks(self) -> None:
         position = self.series.position if self.series.is_open else self._floor
