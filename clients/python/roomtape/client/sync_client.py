@@ -6,8 +6,6 @@ from functools import cached_property
 from types import TracebackType
 from typing import Self
 
-import grpc
-
 from roomtape.client.backoff import Backoff, RetrySettings
 from roomtape.client.calls import DEFAULT_TIMEOUT_SECONDS, CallPolicy
 from roomtape.client.connection import Endpoint, TlsSettings
@@ -51,19 +49,15 @@ class SyncClient:
         tls: TlsSettings | None = None,
         timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
         retry: RetrySettings | None = None,
-        channel: grpc.Channel | None = None,
     ) -> None:
-        """`target` is `host:port` or any gRPC target. Without `tls` the connection is plain text, the key included.
-
-        `channel` is used in place of one to `target`, which then stands only in messages; `close` closes it too.
-        """
+        """`target` is `host:port` or any gRPC target. Without `tls` the connection is plain text, the key included."""
         self._endpoint = Endpoint(target, api_key, tls)
         self._retry = retry or RetrySettings()
         policy = CallPolicy(
             metadata=self._endpoint.metadata, timeout_seconds=timeout_seconds, retry=self._retry
         )
         # A channel for threads does nothing before its first call, and making it later would need a lock.
-        self._streams = channel or self._endpoint.open_sync()
+        self._streams = self._endpoint.open_sync()
         self._calls = intercept_sync(self._streams, policy)
 
     @cached_property
