@@ -108,6 +108,8 @@ def check_batch(batch: ingest_pb2.FrameBatch) -> int:
             raise _time_refusal(batch, frame)
     if batch.HasField("sent_time"):
         check_sent_time(batch.sent_time, "frames.sent_time")
+    if batch.HasField("complete_time"):
+        check_sent_time(batch.complete_time, "frames.complete_time")
     return highest
 
 
