@@ -241,6 +241,12 @@ def _sent(*, seconds: int, nanos: int = 0) -> Callable[[World], Sequence[Message
     return lambda _world: [request]
 
 
+def _complete(*, seconds: int) -> Callable[[World], Sequence[Message]]:
+    request = batch([], sent_ns=0)
+    request.frames.complete_time.seconds = seconds
+    return lambda _world: [request]
+
+
 def _closed(*, seconds: int) -> Callable[[World], Sequence[Message]]:
     request = ingest_pb2.PublishRequest(close=ingest_pb2.PublishClose())
     request.close.sent_time.seconds = seconds
@@ -335,5 +341,7 @@ AFTER_OPENED = (
     _case("sent before 1970", _sent(seconds=-(2**62)), _TIME, "frames.sent_time"),
     _case("sent in no time", _sent(seconds=0, nanos=-1), _TIME, "frames.sent_time"),
     _case("sent after all times", _sent(seconds=_AFTER_NANOSECONDS), _TIME, "frames.sent_time"),
+    _case("complete before 1970", _complete(seconds=-1), _TIME, "frames.complete_time"),
+    _case("complete after all times", _complete(seconds=2**62), _TIME, "frames.complete_time"),
     _case("closed after all times", _closed(seconds=2**62), _TIME, "close.sent_time"),
 )

@@ -22,9 +22,9 @@ MOST_SILENCE_SECONDS = 31.0
 
 
 def burst(first: int, at: int, payloads: Sequence[bytes]) -> ingest_pb2.PublishRequest:
-    """Frames from the sequence `first`, which begin `at` frames after the first; sent when they end."""
+    """Frames from the sequence `first`, which begin `at` frames after the first; sent when they begin."""
     made = [frame(first + index, payload, at=at + index) for index, payload in enumerate(payloads)]
-    return batch(made, sent_ns=START_NS + (at + len(payloads)) * FRAME_NS)
+    return batch(made, sent_ns=START_NS + at * FRAME_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,12 @@ class Jump:
 
 def sent(minutes: int) -> ingest_pb2.PublishRequest:
     return batch([], sent_ns=START_NS + minutes * FRAMES_A_MINUTE * FRAME_NS)
+
+
+def complete(minutes: int) -> ingest_pb2.PublishRequest:
+    request = sent(0)
+    request.frames.complete_time.FromNanoseconds(START_NS + minutes * FRAMES_A_MINUTE * FRAME_NS)
+    return request
 
 
 def closed(minutes: int) -> ingest_pb2.PublishRequest:
@@ -55,6 +61,11 @@ JUMPS = (
         lambda frames: [sent(1200), burst(FRAMES + 1, FRAMES, frames), closed(0)],
         2,
     ),
+    Jump(
+        "complete up to tomorrow",
+        lambda frames: [complete(1200), burst(FRAMES + 1, FRAMES, frames), closed(0)],
+        2,
+    ),
     Jump("an end of tomorrow", lambda _: [closed(1200)], 1),
     Jump("a clock of another age", lambda _: [sent(200 * 365 * 1440), closed(0)], 1),
 )
@@ -62,9 +73,13 @@ JUMPS = (
 
 @pytest.mark.parametrize("jump", JUMPS, ids=lambda jump: jump.about.replace(" ", "-"))
 @pytest.mark.parametrize("last", ["jumper", "steady"])
-async def test_a_jump_is_a_break_and_no_silence_of_hours(world: World, jump: Jump, last: str) -> None:
-    client, room_id = world.client, f"{jump.about}, {last}"
-    clock = room_pb2.ROOM_CLOCK_MEDIA
+@pytest.mark.parametrize(
+    "clock", [room_pb2.ROOM_CLOCK_MEDIA, room_pb2.ROOM_CLOCK_ARRIVAL], ids=["media", "live"]
+)
+async def test_a_jump_is_a_break_and_no_silence_of_hours(
+    world: World, jump: Jump, last: str, clock: room_pb2.RoomClock.ValueType
+) -> None:
+    client, room_id = world.client, f"{jump.about}, {last}, {clock}"
     await client.rooms.CreateRoom(room_pb2.CreateRoomRequest(app_id="app", room_id=room_id, clock=clock))
     wav = [media_pb2.CONTAINER_WAV]
     started = await client.recording.StartRecord(
