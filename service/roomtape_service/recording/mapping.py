@@ -2,7 +2,8 @@
 
 A frame names two times of its publisher: media time, counted on the track's sample clock, and capture time, read
 from the publisher's UTC clock. Capture times are late by chance, never early, and so are arrivals; the smallest of
-what was seen in the last seconds is nearest to the truth. So, with both minima over `WINDOW_NS`:
+what was seen in the last seconds is nearest to the truth. So, with minima over `SKEW_WINDOW_NS` and
+`DELAY_WINDOW_NS`:
 
 - skew = min(capture time - media time): from media time to the publisher's clock;
 - delay = min(arrival - sent time): from the publisher's clock to the room's; 0 in a room whose clock is the media's;
@@ -18,10 +19,12 @@ from typing import Final
 from roomtape_service.clock import NANOSECONDS
 from roomtape_service.recording.protocol import RoomClock
 
-__all__ = ["JUMP_NS", "WINDOW_NS", "RoomMapping", "WindowedMinimum"]
+__all__ = ["DELAY_WINDOW_NS", "JUMP_NS", "SKEW_WINDOW_NS", "RoomMapping", "WindowedMinimum"]
 
-WINDOW_NS: Final = 5 * NANOSECONDS
-"""Shorter windows follow jitter, longer ones lag behind drift."""
+DELAY_WINDOW_NS: Final = 5 * NANOSECONDS
+"""Shorter windows follow the network's jitter, longer ones lag behind drift."""
+SKEW_WINDOW_NS: Final = 2 * NANOSECONDS
+"""Stamps of capture are late by less, and come with every frame."""
 JUMP_NS: Final = NANOSECONDS // 5
 """Nothing drifts that far: a clock was set, or a source was paused."""
 _SLEW_NUMERATOR, _SLEW_DENOMINATOR = 5, 1000
@@ -30,11 +33,12 @@ _SETTLED_NS = NANOSECONDS // 10
 
 
 class WindowedMinimum:
-    """The smallest of the values of the last `WINDOW_NS`."""
+    """The smallest of the values of the last `window_ns`."""
 
-    def __init__(self, *, keeps_through_holes: bool) -> None:
+    def __init__(self, window_ns: int, *, keeps_through_holes: bool) -> None:
         """`keeps_through_holes`: after a hole in the observations the old minimum counts for another window, since
         the first values after it may all be late."""
+        self._window_ns = window_ns
         self._values: deque[tuple[int, int]] = deque()
         self._keeps_through_holes = keeps_through_holes
         self._noted_ns = 0
@@ -56,7 +60,7 @@ class WindowedMinimum:
         if self.covers(at_ns, value):
             return
         values = self._values
-        hole = at_ns - self._noted_ns > WINDOW_NS
+        hole = at_ns - self._noted_ns > self._window_ns
         self._noted_ns = at_ns
         if hole and values and self._keeps_through_holes:
             minimum = values[0][1]
@@ -65,7 +69,7 @@ class WindowedMinimum:
         while values and values[-1][1] >= value:
             values.pop()
         values.append((at_ns, value))
-        while values[0][0] < at_ns - WINDOW_NS:
+        while values[0][0] < at_ns - self._window_ns:
             values.popleft()
 
     def shift(self, at_ns: int, value: int) -> None:
@@ -80,10 +84,13 @@ class RoomMapping:
 
     def __init__(self, clock: RoomClock, offset_ns: int | None) -> None:
         """`offset_ns`: what to go on with from before."""
-        self._delay = WindowedMinimum(keeps_through_holes=True) if clock is RoomClock.ARRIVAL else None
-        self._skew = WindowedMinimum(keeps_through_holes=False)
+        self._delay = (
+            WindowedMinimum(DELAY_WINDOW_NS, keeps_through_holes=True) if clock is RoomClock.ARRIVAL else None
+        )
+        self._skew = WindowedMinimum(SKEW_WINDOW_NS, keeps_through_holes=False)
         self._offset_ns = offset_ns
         self._moved_ns: int | None = None
+        self._behind_ns = 0
         self._last_delay_ns = 0
 
     def observe_sending(self, sent_ns: int, arrival_ns: int) -> None:
@@ -131,6 +138,7 @@ class RoomMapping:
                 self._offset_ns = target
             else:
                 self._offset_ns += max(-reach, min(reach, distance))
+        self._behind_ns = target - self._offset_ns
         self._moved_ns = at_ns if self._moved_ns is None else max(at_ns, self._moved_ns)
         return self._offset_ns
 
@@ -140,11 +148,8 @@ class RoomMapping:
         return (self._delay.value or 0) if self._delay is not None else 0
 
     def room_ns(self, publisher_ns: int) -> int:
-        """Room time of a time of the publisher's clock, by the mapping that frames have."""
-        skew_ns = self._skew.value
-        if skew_ns is None:
-            return publisher_ns + self.delay_ns
-        return publisher_ns - skew_ns + self.offset_ns(publisher_ns + self.delay_ns)
+        """Room time of a time of the publisher's clock, as far behind the target as the newest frame's was."""
+        return publisher_ns + self.delay_ns - self._behind_ns
 
     def _is_clock_step(self, step_ns: int) -> bool:
         """Whether the publisher's UTC clock was set: then what it says of sending moved the other way."""
