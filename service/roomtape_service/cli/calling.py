@@ -53,7 +53,7 @@ def call(arguments: argparse.Namespace, work: Work) -> int:
     except OSError as error:
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         output.error(text, {"message": text})
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return ExitCode.INTERRUPTED
     return ExitCode.FAILED
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from roomtape.client import Client, SystemClock
+from roomtape.client import Client, RoomtapeError, SystemClock
 from roomtape.v1 import media_pb2, room_pb2
 from roomtape_service.cli.calling import CommandError, ExitCode, call
 from roomtape_service.cli.enums import label
@@ -65,6 +65,7 @@ async def _publish(arguments: argparse.Namespace, client: Client, output: Output
         await client.rooms.CreateRoom(
             room_pb2.CreateRoomRequest(app_id=arguments.app, room_id=arguments.room, clock=clock)
         )
+    await _check_clock(arguments, client)
     start_ns = _start_ns(arguments)
     publications = [
         FilePublication(
@@ -81,9 +82,11 @@ async def _publish(arguments: argparse.Namespace, client: Client, output: Output
     ]
     showing = asyncio.create_task(_show(publications, output))
     try:
-        # All join before the first one speaks, so that on a media clock nobody is left behind.
+        # A file that can't be read is found out before anyone joins, and all join before the first one speaks, so that
+        # on a media clock nobody is left behind.
         for publication in publications:
-            await publication.open()
+            await publication.load()
+        await _join(publications)
         with interrupts(lambda: _stop(publications)):
             results = await asyncio.gather(
                 *(publication.run() for publication in publications), return_exceptions=True
@@ -100,6 +103,29 @@ async def _publish(arguments: argparse.Namespace, client: Client, output: Output
     if not all(publication.done for publication in publications):
         return ExitCode.INTERRUPTED
     return ExitCode.FAILED if any(map(_rejected, publications)) else ExitCode.DONE
+
+
+async def _check_clock(arguments: argparse.Namespace, client: Client) -> None:
+    if not arguments.fast and arguments.start is None:
+        return
+    request = room_pb2.DescribeRoomRequest(app_id=arguments.app, room_id=arguments.room)
+    if (await client.rooms.DescribeRoom(request)).room.clock != room_pb2.ROOM_CLOCK_MEDIA:
+        raise CommandError(
+            f"--{'fast' if arguments.fast else 'start'} needs a room with the media clock, and room {arguments.room} "
+            "has the server's; `rooms create --clock media` opens one"
+        )
+
+
+async def _join(publications: Sequence[FilePublication]) -> None:
+    joined: list[FilePublication] = []
+    try:
+        for publication in publications:
+            await publication.join()
+            joined.append(publication)
+    except RoomtapeError:
+        for publication in joined:
+            await publication.leave()
+        raise
 
 
 def _stop(publications: Sequence[FilePublication]) -> None:
@@ -133,7 +159,9 @@ async def _show(publications: Sequence[FilePublication], output: Output) -> None
                 output.show_json(_facts(publication))
     if not output.notes.is_terminal:
         return
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}")
+    # A user's id is text, whatever brackets it has.
+    name = TextColumn("{task.description}", markup=False)
+    columns = name, BarColumn(), TextColumn("{task.fields[text]}")
     with Progress(*columns, console=output.notes, auto_refresh=False, transient=True) as progress:
         bars = [(progress.add_task(each.user_id, text="", total=None), each) for each in publications]
         while True:

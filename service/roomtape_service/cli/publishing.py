@@ -4,6 +4,8 @@ import asyncio
 from collections import deque
 from pathlib import Path
 
+import av
+
 from roomtape.client import Client, Publisher, PublisherStatistics, PublishProgress, SystemClock
 from roomtape.client.file_publishing import publish_media
 from roomtape.client.media_file import MediaFile, MediaFrame
@@ -19,7 +21,7 @@ READ_NS = 200_000_000
 
 
 class FilePublication:
-    """One file as one participant: `open`, then `run`, and `aclose` in any case."""
+    """One file as one participant: `load`, `join`, `run`, and `aclose` in any case."""
 
     def __init__(
         self,
@@ -65,21 +67,25 @@ class FilePublication:
 
     @property
     def codec(self) -> media_pb2.Codec.ValueType:
-        """What is sent; UNSPECIFIED before `open`."""
+        """What is sent; UNSPECIFIED before `load`."""
         return media_pb2.CODEC_UNSPECIFIED if self._file is None else self._file.codec
 
     def statistics(self) -> PublisherStatistics | None:
-        """The publisher's counts; None before `open`."""
+        """The publisher's counts; None before `join`."""
         return None if self._publisher is None else self._publisher.statistics()
 
-    async def open(self) -> None:
-        """Opens the file and joins the room. Raises CommandError for the file, RoomtapeError for the room."""
+    async def load(self) -> None:
+        """Opens the file and reads its beginning. Raises CommandError."""
         try:
             self._file = await asyncio.to_thread(MediaFile, self.path, self._opus_bitrate_bps)
             self._first = await asyncio.to_thread(self.read, READ_NS)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CommandError(f"{self.path} can't be published: {reason}") from error
+
+    async def join(self) -> None:
+        """Joins the room. Raises RoomtapeError."""
+        assert self._file is not None
         self._publisher = self._client.publisher(
             self._app_id,
             self._room_id,
@@ -92,33 +98,41 @@ class FilePublication:
         await self._publisher.open()
 
     async def run(self) -> None:
-        """Publishes from the beginning to the end, or until `stop`; returns when all of it is safe."""
+        """Publishes from the beginning to the end, or until `stop`, and leaves when all of it is safe.
+
+        Raises CommandError for a file that can't be read on, RoomtapeError.
+        """
         assert self._publisher is not None
         is_media = self._publisher.room_clock == room_pb2.ROOM_CLOCK_MEDIA
-        if not is_media and (self._given_start_ns is not None or not self._realtime):
-            raise CommandError(
-                f"room {self._room_id} has the server's clock, so it takes files in real time and now; "
-                "rooms of `rooms create --clock media` take them as fast as they go"
-            )
         self.start_ns = self._publisher.start_time_ns if is_media else self._clock.now_ns()
-        await publish_media(
-            self._publisher,
-            TRACK_ID,
-            self,
-            self._first,
-            start_ns=self.start_ns,
-            realtime=self._realtime,
-            clock=self._clock,
-            on_progress=self._progressed,
-        )
+        try:
+            await publish_media(
+                self._publisher,
+                TRACK_ID,
+                self,
+                self._first,
+                start_ns=self.start_ns,
+                realtime=self._realtime,
+                clock=self._clock,
+                on_progress=self._progressed,
+            )
+        except av.FFmpegError as error:
+            # What came before the damage was published, and has to be safe.
+            await self._publisher.close()
+            raise CommandError(f"{self.path} can't be read on: {error.strerror or error}") from error
         self.done = not self._stopped
 
     def stop(self) -> None:
         """Ends the file here: what was published becomes safe, and the user leaves."""
         self._stopped = True
 
+    async def leave(self) -> None:
+        """Leaves the room without having published, if it was joined."""
+        if self._publisher is not None:
+            await self._publisher.close()
+
     async def aclose(self) -> None:
-        """Lets go of the room, if `run` did not end well, and of the file."""
+        """Lets go of the file, and of the room if that did not end well."""
         if self._publisher is not None:
             await self._publisher.aclose()
         if self._file is not None:

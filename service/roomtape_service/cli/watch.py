@@ -59,7 +59,8 @@ async def _watch(arguments: argparse.Namespace, client: Client, output: Output) 
                 await following
         finally:
             following.cancel()
-            _show_token(events.resume_token, output)
+            if events.resume_token != arguments.after:
+                _show_token(events.resume_token, output)
     return ExitCode.DONE
 
 

@@ -110,7 +110,8 @@ async def _speak(client: Client, part: Part) -> Spoken:
     await asyncio.sleep(part.join_seconds)
     publication = FilePublication(client, part.clip.path, APP_ID, ROOM_ID, part.user_id, realtime=True)
     try:
-        await publication.open()
+        await publication.load()
+        await publication.join()
         await publication.run()
         statistics = publication.statistics()
     finally:
