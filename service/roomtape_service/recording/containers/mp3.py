@@ -36,6 +36,8 @@ _REST_SECONDS = 2
 _FLUSH_FRAMES = 3
 """A flush fills up the last frame and puts out no more than this many."""
 _HEADER_BYTES = 4
+_FRAMES_MIN = 3
+"""Players do not know shorter files as MP3; the tag says that the rest is no sound."""
 
 
 class Mp3Writer:
@@ -64,7 +66,9 @@ class Mp3Writer:
     @property
     def ready(self) -> int:
         frames = self._first_end + len(self._ends) - 1
-        return max(0, min(self._added, frames * self._frame - MP3_DELAY))
+        if frames < _FRAMES_MIN:
+            return 0
+        return min(self._added, frames * self._frame - MP3_DELAY)
 
     def add_pcm(self, pcm: bytes) -> None:
         if self._encoder is None:
@@ -147,7 +151,7 @@ def frame_format(rate: int, channels: int, bits_per_second: int) -> FrameFormat:
 
 def frames_for(samples: int, frame: int) -> int:
     """How many frames hold the first `samples`."""
-    return -(-(samples + MP3_DELAY) // frame)
+    return max(_FRAMES_MIN, -(-(samples + MP3_DELAY) // frame))
 
 
 def finish_mp3(path: str, size: int, samples: int, form: FrameFormat) -> int:
