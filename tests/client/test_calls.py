@@ -11,6 +11,7 @@ import pytest
 
 from roomtape.client import (
     Client,
+    ClientClosed,
     DeadlineExceeded,
     FailedPrecondition,
     ResourceExhausted,
@@ -33,7 +34,7 @@ from roomtape.v1 import (
 )
 from roomtape_service.errors import Refusal
 from tests.client.conftest import QUICK
-from tests.client.scripted import Context, Fault, Scripted, abort, hang, refuse, scripted_server
+from tests.client.scripted import Context, Fault, Play, Scripted, abort, hang, refuse, scripted_server
 from tests.support.certificates import make_certificates
 
 Stop = Callable[[task_pb2.StopRecordRequest], "asyncio.Future[task_pb2.StopRecordResponse]"]
@@ -246,3 +247,37 @@ def test_a_server_that_says_when_is_not_asked_before() -> None:
     attempts = CallPolicy(uniform=lambda low, high: low).attempts(None)
     error = Unavailable(grpc.StatusCode.UNAVAILABLE, "stopping", ErrorDetails(retry_after=3.0))
     assert attempts.wait_seconds(error) == 3.0
+
+
+async def test_closing_the_client_ends_what_runs_and_says_so(server: Scripted) -> None:
+    server.recording.faults.append(hang)
+    server.watching.plays.extend([Play(end=hang), Play(end=hang)])
+    client = Client(server.target, retry=QUICK)
+    publisher = client.publisher("app", "room", "user", [ingest_pb2.TrackOffer(track_id="audio")])
+    await publisher.open()
+    watch = client.watch_events("app")
+    await watch.start()
+    raw = client.watch.WatchEvents(event_pb2.WatchEventsRequest())
+    await raw.read()
+    waiting = [
+        asyncio.ensure_future(each)
+        for each in (anext(watch), raw.read(), _awaited(client, task_pb2.StopRecordRequest()))
+    ]
+    await server.recording.asked.wait()
+    await client.aclose()
+    for each in waiting:
+        with pytest.raises(ClientClosed):
+            await each
+    with pytest.raises(ClientClosed):
+        await publisher.close()
+
+
+async def test_closing_the_client_of_threads_ends_its_watches(server: Scripted) -> None:
+    server.watching.plays.append(Play(end=hang))
+    sync_client = SyncClient(server.target, retry=QUICK)
+    watch = sync_client.watch_events("app")
+    await asyncio.to_thread(watch.start)
+    step = asyncio.ensure_future(asyncio.to_thread(next, watch))
+    sync_client.close()
+    with pytest.raises(ClientClosed):
+        await step

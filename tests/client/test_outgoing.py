@@ -114,18 +114,17 @@ def test_nothing_is_lost_or_out_of_order(steps: list[str], random: Random) -> No
                 if kept:
                     track.acknowledge(random.choice(sorted(kept)))
             case "break":
-                floor = track.acknowledged
-                for sequence in [each for each in kept if each > floor]:
-                    if random.random() < 0.5:
-                        for lost in [each for each in kept if each >= sequence]:
-                            del kept[lost]
-                        break
                 in_stream = []
                 resumed = random.random() < 0.5
-                if not resumed:
-                    server_muted = False
+                unsafe = sorted(each for each in kept if each > track.acknowledged)
+                survivors = random.randint(0, len(unsafe)) if resumed else 0
+                for lost in unsafe[survivors:]:
+                    del kept[lost]
                 track.rewind(resumed)
-                track.acknowledge(max(kept, default=0))
+                if resumed:
+                    track.acknowledge(max(kept, default=0))
+                else:
+                    server_muted = False
         waiting = track.unacknowledged_frames
         assert waiting == track.newest_sequence - track.acknowledged
         assert 0 <= track.unsent_frames <= waiting

@@ -249,3 +249,13 @@ async def test_pacing_does_not_drift() -> None:
     calm = [late for number, late in enumerate(witness.lateness_ns) if number % 10_000 >= 100]
     assert max(calm) <= 15_000_000
     assert witness.closed_ns == START_NS + 3600 * SECOND_NS
+
+
+async def test_who_is_cancelled_leaves(server: Scripted, client: Client, tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.ogg", "libopus", tone(440, 30))
+    publishing = asyncio.create_task(client.publish_file(path, "app", "room", "user", settings=FAST))
+    await server.ingest.until(lambda: bool(server.ingest.lives and server.ingest.lives[0].frames()))
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+    assert server.ingest.lives[0].messages[-1].HasField("close")

@@ -44,6 +44,9 @@ class CallPolicy:
     retry: RetrySettings = field(default_factory=RetrySettings)
     """How often, and after which waits."""
 
+    is_closed: Callable[[], bool] = lambda: False
+    """Whether the client was closed."""
+
     new_request_id: Callable[[], str] = _new_request_id
     uniform: Callable[[float, float], float] = random.uniform
     monotonic: Callable[[], float] = time.monotonic

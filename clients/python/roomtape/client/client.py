@@ -71,8 +71,12 @@ class Client:
         self._endpoint = Endpoint(target, api_key, tls)
         self._retry = retry or RetrySettings()
         self._policy = CallPolicy(
-            metadata=self._endpoint.metadata, timeout_seconds=timeout_seconds, retry=self._retry
+            metadata=self._endpoint.metadata,
+            timeout_seconds=timeout_seconds,
+            retry=self._retry,
+            is_closed=lambda: self._closed,
         )
+        self._closed = False
         self._opened: list[aio.Channel] = []
 
     @cached_property
@@ -243,7 +247,8 @@ class Client:
                     return await self.recording.DescribeRecordInfo(request)
 
     async def aclose(self) -> None:
-        """Closes the connections; calls that run end with CANCELLED."""
+        """Closes the connections; calls, watches and publishers that still run raise ClientClosed."""
+        self._closed = True
         while self._opened:
             await self._opened.pop().close()
 

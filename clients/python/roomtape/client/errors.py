@@ -3,6 +3,7 @@
     Exception
     └── RoomtapeError            any call that did not end well
         ├── Cancelled            CANCELLED, not by the caller
+        │   └── ClientClosed     the client was closed while the call ran
         ├── UnknownFailure       UNKNOWN, and codes that are none
         ├── InvalidArgument      INVALID_ARGUMENT
         ├── DeadlineExceeded     DEADLINE_EXCEEDED
@@ -39,6 +40,7 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "Cancelled",
+    "ClientClosed",
     "DataLoss",
     "DeadlineExceeded",
     "FailedPrecondition",
@@ -143,6 +145,16 @@ class Cancelled(RoomtapeError):
 
     A call that its own caller cancelled raises asyncio.CancelledError instead.
     """
+
+
+class ClientClosed(Cancelled):
+    """The client was closed while the call ran; nothing is tried again."""
+
+    def __init__(self) -> None:
+        super().__init__(grpc.StatusCode.CANCELLED, "the client was closed")
+
+    def __reduce__(self) -> tuple[type["ClientClosed"], tuple[()]]:
+        return type(self), ()
 
 
 class UnknownFailure(RoomtapeError):

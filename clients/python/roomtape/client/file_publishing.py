@@ -1,12 +1,14 @@
 """Publishing a media file: in real time, or as fast as it goes."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from roomtape.client.clock import NANOSECONDS, Clock
+from roomtape.client.errors import RoomtapeError
 from roomtape.client.media_file import MediaFile, MediaFrame
 from roomtape.client.publisher import Publisher
 from roomtape.client.session import PublisherStatistics
@@ -16,6 +18,9 @@ __all__ = ["OnProgress", "PublishProgress", "publish_file", "publish_media"]
 
 # Read ahead so much at a time, off the event loop.
 READ_NS = NANOSECONDS
+
+# A participant whose publishing is cancelled leaves the room, rather than being held in it for 30 s.
+LEAVE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +82,29 @@ async def publish_file(
             is_media = publisher.room_clock == room_pb2.ROOM_CLOCK_MEDIA
             if not is_media and (start_ns is not None or not realtime):
                 raise ValueError("a room with the ARRIVAL clock takes a file only in real time, and only now")
-            await publish_media(
-                publisher,
-                track_id,
-                source,
-                first,
-                start_ns=publisher.start_time_ns if is_media else clock.now_ns(),
-                realtime=realtime,
-                clock=clock,
-                on_progress=on_progress,
-            )
+            try:
+                await publish_media(
+                    publisher,
+                    track_id,
+                    source,
+                    first,
+                    start_ns=publisher.start_time_ns if is_media else clock.now_ns(),
+                    realtime=realtime,
+                    clock=clock,
+                    on_progress=on_progress,
+                )
+            except asyncio.CancelledError:
+                await _leave(publisher)
+                raise
             return publisher.statistics()
     finally:
         await asyncio.to_thread(source.close)
+
+
+async def _leave(publisher: Publisher) -> None:
+    with contextlib.suppress(TimeoutError, RoomtapeError):
+        async with asyncio.timeout(LEAVE_SECONDS):
+            await publisher.close()
 
 
 async def publish_media(

@@ -9,6 +9,7 @@ import grpc
 from grpc import aio
 
 from roomtape.client.calls import CallPolicy
+from roomtape.client.cancelling import cancelled
 from roomtape.client.errors import from_rpc_error
 
 __all__ = ["aio_interceptors", "intercept_sync"]
@@ -66,6 +67,8 @@ class _AioUnary(aio.UnaryUnaryClientInterceptor):
                 if wait_seconds is None:
                     raise error from cause
                 await asyncio.sleep(wait_seconds)
+            except asyncio.CancelledError as cause:
+                raise cancelled(cause, self._policy.is_closed()) from None
             else:
                 return call
 
@@ -81,7 +84,7 @@ class _AioServerStream(aio.UnaryStreamClientInterceptor):
         request: _Req,
     ) -> AsyncIterator[_Res]:
         details = _details(self._policy, client_call_details, client_call_details.timeout)
-        return _translated(await continuation(details, request))
+        return _translated(self._policy, await continuation(details, request))
 
 
 class _AioBothStreams(aio.StreamStreamClientInterceptor):
@@ -98,15 +101,17 @@ class _AioBothStreams(aio.StreamStreamClientInterceptor):
         request_iterator: AsyncIterable[_Req] | Iterable[_Req],
     ) -> AsyncIterator[_Res]:
         details = _details(self._policy, client_call_details, client_call_details.timeout)
-        return _translated(await continuation(details, request_iterator))
+        return _translated(self._policy, await continuation(details, request_iterator))
 
 
-async def _translated(call: AsyncIterable[_Res]) -> AsyncIterator[_Res]:
+async def _translated(policy: CallPolicy, call: AsyncIterable[_Res]) -> AsyncIterator[_Res]:
     try:
         async for response in call:
             yield response
     except aio.AioRpcError as cause:
         raise from_rpc_error(cause) from cause
+    except asyncio.CancelledError as cause:
+        raise cancelled(cause, policy.is_closed()) from None
 
 
 class _SyncDetails(grpc.ClientCallDetails):

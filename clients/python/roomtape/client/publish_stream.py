@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import grpc
 from grpc import aio
 
+from roomtape.client.cancelling import cancelled
 from roomtape.client.errors import DeadlineExceeded, Internal, RoomtapeError, Unavailable, from_rpc_error
 from roomtape.client.session import PublishSession
 from roomtape.v1 import ingest_pb2
@@ -140,12 +141,16 @@ class PublishStream:
             raise from_rpc_error(cause) from cause
         except asyncio.InvalidStateError as cause:
             raise Unavailable(grpc.StatusCode.UNAVAILABLE, "the stream is over") from cause
+        except asyncio.CancelledError as cause:
+            raise cancelled(cause) from None
 
     async def _receive(self, call: Call) -> ingest_pb2.PublishResponse:
         try:
             response = await call.read()
         except aio.AioRpcError as cause:
             raise from_rpc_error(cause) from cause
+        except asyncio.CancelledError as cause:
+            raise cancelled(cause) from None
         if isinstance(response, ingest_pb2.PublishResponse):
             return response
         raise Unavailable(grpc.StatusCode.UNAVAILABLE, "the stream ended without a goodbye")

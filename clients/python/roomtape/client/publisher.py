@@ -11,7 +11,7 @@ import grpc
 
 from roomtape.client.backoff import RESUMABLE, Backoff, RetrySettings
 from roomtape.client.clock import Clock
-from roomtape.client.errors import Cancelled, NotFound, RoomtapeError, Unavailable
+from roomtape.client.errors import Cancelled, ClientClosed, NotFound, RoomtapeError, Unavailable
 from roomtape.client.publish_stream import (
     Closed,
     OpenPublish,
@@ -319,5 +319,7 @@ class _Outage:
 
 
 def _is_resumable(error: RoomtapeError) -> bool:
+    if isinstance(error, ClientClosed):
+        return False
     # A server that says when to come back wants us back.
     return error.code in RESUMABLE or error.retry_after is not None

@@ -26,7 +26,7 @@ class PublisherSettings:
     heartbeat_seconds: float = 0.25
     """How often the clock is sent when there are no frames; the service wants it every 0.5 s."""
 
-    window_frames: int = 4096
+    window_frames: int = 16_384
     """With so many frames that are not acknowledged, `publish` waits."""
 
     window_bytes: int = 4 * 1024 * 1024

@@ -148,7 +148,7 @@ class SyncClient:
                     return self.recording.DescribeRecordInfo(request)
 
     def close(self) -> None:
-        """Closes the connection; calls that run end with CANCELLED."""
+        """Closes the connection; calls that run raise Cancelled, watches ClientClosed."""
         self._streams.close()
 
     def __enter__(self) -> Self:

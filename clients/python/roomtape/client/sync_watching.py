@@ -11,7 +11,7 @@ import grpc
 
 from roomtape.client.backoff import RESUMABLE, Backoff
 from roomtape.client.cursor import WatchCursor, WatchStatistics
-from roomtape.client.errors import DeadlineExceeded, RoomtapeError, from_rpc_error
+from roomtape.client.errors import ClientClosed, DeadlineExceeded, RoomtapeError, from_rpc_error
 from roomtape.v1 import event_pb2
 
 __all__ = ["OpenSyncWatch", "SyncWatch"]
@@ -111,7 +111,7 @@ class SyncWatch(Iterator[event_pb2.Event]):
         with self._lock:
             if self._closed.is_set():
                 return None
-            call = self._call = self._call or self._open_watch(self._cursor.request())
+            call = self._call = self._call or self._open()
         self._watchdog.guard(call.cancel, self._cursor.silence_seconds)
         try:
             return next(call)
@@ -125,6 +125,13 @@ class SyncWatch(Iterator[event_pb2.Event]):
         finally:
             self._watchdog.rest()
 
+    def _open(self) -> _Stream:
+        try:
+            return self._open_watch(self._cursor.request())
+        except ValueError:
+            # This is how a channel that was closed says so.
+            raise ClientClosed from None
+
     def _recover(self, error: RoomtapeError) -> None:
         self._drop()
         if self._closed.is_set():
@@ -134,7 +141,7 @@ class SyncWatch(Iterator[event_pb2.Event]):
             self._outage_end = now + self._outage_seconds
         seconds = self._backoff.next_seconds(error.retry_after)
         too_late = self._outage_end is not None and now + seconds > self._outage_end
-        if error.code not in RESUMABLE or too_late:
+        if isinstance(error, ClientClosed) or error.code not in RESUMABLE or too_late:
             self.close()
             raise error
         _LOG.info("watch_interrupted error=%s retry_seconds=%.3f", error, seconds)

@@ -10,6 +10,7 @@ import grpc
 from grpc import aio
 
 from roomtape.client.backoff import RESUMABLE, Backoff
+from roomtape.client.cancelling import cancelled
 from roomtape.client.cursor import WatchCursor, WatchStatistics
 from roomtape.client.errors import DeadlineExceeded, RoomtapeError, from_rpc_error
 from roomtape.v1 import event_pb2
@@ -97,10 +98,10 @@ class Watch(AsyncIterator[event_pb2.Event]):
         except RoomtapeError as error:
             await self._recover(error)
             return None
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cause:
             # gRPC ends a call whose read is cancelled; the next step needs a new one.
             self._drop()
-            raise
+            raise cancelled(cause) from None
         self._backoff.reset()
         self._outage_end = None
         self._registered = True
