@@ -171,7 +171,7 @@ class Node:
         recording = RecordingServicer(self._database, self._rooms, self._tasks, self._orders, self._log)
         room = RoomServicer(self._database, self._rooms, self._participants)
         files = FileServicer(self._database, self._stores, self._playback, clock)
-        applications = ApplicationServicer(self._database, self._stores, secret_box, ids)
+        applications = ApplicationServicer(self._database, self._stores, secret_box, ids, self._uploads.wake)
         self._server = RpcServer(
             settings,
             [

@@ -1,6 +1,6 @@
 """ApplicationService: the tenants and where their files go."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,8 +31,17 @@ CHANGEABLE_PATHS = ("display_name", "service_state", "profile", "storage")
 class ApplicationServicer(application_pb2_grpc.ApplicationServiceServicer):
     """See the contract for what each call does and refuses."""
 
-    def __init__(self, database: Database, stores: Stores, secret_box: SecretBox, ids: Ids) -> None:
+    def __init__(
+        self,
+        database: Database,
+        stores: Stores,
+        secret_box: SecretBox,
+        ids: Ids,
+        on_changed: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_changed` is called when an application was changed: files may wait for the store to be mended."""
         self._database = database
+        self._on_changed = on_changed
         self._check = StorageCheck(stores, ids)
         self._secret_box = secret_box
 
@@ -112,7 +121,10 @@ class ApplicationServicer(application_pb2_grpc.ApplicationServiceServicer):
                 uow, application_pb2.UpdateApplicationResponse(application=_application(changed))
             )
 
-        return await self._database.write(work)
+        response = await self._database.write(work)
+        if self._on_changed is not None:
+            self._on_changed()
+        return response
 
     async def ListApplications(
         self, request: application_pb2.ListApplicationsRequest, context: Context
