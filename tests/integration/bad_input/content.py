@@ -1,6 +1,7 @@
 """What witnesses publish: sounds of which every sample, or every packet, can be told from the next."""
 
 import io
+import urllib.request
 import wave
 from pathlib import Path
 
@@ -12,9 +13,12 @@ __all__ = [
     "FRAME_NS",
     "FRAME_SAMPLES",
     "RATE_HZ",
+    "Samples",
+    "fetch",
     "noise_frame",
     "opus_packets",
     "packets_of",
+    "samples_in",
     "samples_of",
     "without_silence",
 ]
@@ -51,9 +55,21 @@ def opus_packets(count: int, seed: int) -> list[bytes]:
     return packets[:count]
 
 
+def fetch(url: str) -> bytes:
+    """What a URL plays."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        body: bytes = answer.read()
+        return body
+
+
 def samples_of(path: Path) -> Samples:
     """The samples of a mono WAV file."""
-    with wave.open(io.BytesIO(path.read_bytes())) as file:
+    return samples_in(path.read_bytes())
+
+
+def samples_in(data: bytes) -> Samples:
+    """The samples of a mono WAV file that was read."""
+    with wave.open(io.BytesIO(data)) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
         return np.frombuffer(file.readframes(file.getnframes()), "<i2")
 

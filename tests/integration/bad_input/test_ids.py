@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from roomtape.v1 import file_pb2, media_pb2, room_pb2, segment_pb2, task_pb2
-from tests.integration.bad_input.content import noise_frame, samples_of
+from tests.integration.bad_input.content import fetch, noise_frame, samples_of
 from tests.integration.bad_input.publishing import RawPublish, batch, frames, opening
 from tests.integration.bad_input.recorded import files_of
 from tests.integration.bad_input.witness import START_NS, offer_of, path_of, record
@@ -127,9 +126,3 @@ async def check_library(world: World, person: Person, file: segment_pb2.Segment)
     )
     played = await asyncio.to_thread(fetch, playback.url)
     assert played == Path(path_of(file)).read_bytes()
-
-
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        body: bytes = answer.read()
-        return body
