@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--room", action="append", default=[], help="only of this room; may be repeated")
     parser.add_argument(
-        "--task", action="append", default=[], help="only of this task; with one task the watch ends with it"
+        "--task",
+        action="append",
+        default=[],
+        help="only of this task; the watch of one task ends with its task-files-complete",
     )
     parser.add_argument(
         "--type",
