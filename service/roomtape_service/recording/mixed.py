@@ -73,7 +73,7 @@ class MixedRecording(Recording):
         each.take(delivery, self.series.safe.get(key, 0), self._floor, is_mixed=self._has_mixed)
         self._expected.discard(key)
         if each.frontier is not None:
-            self._presence.reach(each, each.frontier, broke=delivery.step_ns > self.order.break_wait_ns)
+            self._presence.reach(each, each.frontier, broke=delivery.step_ns > self._pause_ns)
         self.series.count(
             duplicated=delivery.duplicated,
             reordered=delivery.reordered,
@@ -191,7 +191,7 @@ class MixedRecording(Recording):
 
     def _is_break(self, start: int, end: int) -> bool:
         """Whether so much silence is a break: long, and nobody was there to say that it is silence."""
-        wait = samples_of(self.order.break_wait_ns, MIX_RATE)
+        wait = samples_of(self._pause_ns, MIX_RATE)
         if end - start <= wait:
             return False
         self._presence.forget_before(start)

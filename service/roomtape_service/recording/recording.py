@@ -174,12 +174,20 @@ class Recording(ABC):
             )
         )
 
+    @property
+    def _pause_ns(self) -> int:
+        """How long a publisher who is connected may say nothing, before their silence counts as a break.
+
+        A profile that does not wait for those whose connection broke still knows pauses of speech.
+        """
+        return max(self.order.break_wait_ns, FILL_NS)
+
     def _breaks(self, samples: int, delivery: Delivery) -> bool:
         """Whether so much silence is a break: long, and nobody said in between that it is silence."""
         form = self.series.format
-        if form is None or delivery.step_ns <= self.order.break_wait_ns:
+        if form is None or delivery.step_ns <= self._pause_ns:
             return False
-        return samples > samples_of(self.order.break_wait_ns, form.rate)
+        return samples > samples_of(self._pause_ns, form.rate)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         if self._error is not None:

@@ -55,8 +55,7 @@ class TrackTimeline:
         self.position: int | None = None
         """Where the next sample goes; None before the first frame."""
         self.watermark_step_ns = 0
-        """The longest time in which the publisher said nothing, not even that they are silent; for whoever reads it to
-        reset."""
+        """The longest time that passed between two batches; for whoever reads it to reset."""
         self._rate = rate
         self._clock = clock
         self._epoch_ns = epoch_ns
@@ -195,9 +194,7 @@ class TrackTimeline:
 
     def _sent(self, sent_ns: int) -> None:
         if self._sent_ns is not None:
-            step_ns = sent_ns - self._sent_ns
-            if step_ns > _STEP_NS:
-                self.watermark_step_ns = max(self.watermark_step_ns, step_ns)
+            self.watermark_step_ns = max(self.watermark_step_ns, sent_ns - self._sent_ns)
             sent_ns = max(sent_ns, self._sent_ns)
         self._sent_ns = sent_ns
 
