@@ -79,6 +79,10 @@ class MixInput:
         self.is_leaving = True
         if until is not None:
             self.frontier = max(until, self.frontier or until)
+        if self._marks:
+            # Between rates the end of a frame lies between two samples: the mix goes to the later one.
+            end = self._marks[-1].end
+            self.frontier = max(end, self.frontier or end)
 
     def marks_before(self, position: int) -> list[Mark]:
         """Removes and returns the marks of what is mixed up to a position."""
