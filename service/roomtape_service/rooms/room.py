@@ -12,7 +12,7 @@ from roomtape_service.errors import Refusal
 from roomtape_service.recording.front.feed import RoomFeed
 from roomtape_service.recording.front.track import FeedTrack
 
-__all__ = ["Connection", "LiveParticipant", "LiveRoom", "LiveTrack", "session_key", "timestamp"]
+__all__ = ["Connection", "LiveParticipant", "LiveRoom", "LiveTrack", "timestamp", "track_key"]
 
 
 class Connection(Protocol):
@@ -23,9 +23,12 @@ class Connection(Protocol):
         ...
 
 
-def session_key(publish_session_id: str, track_id: str) -> str:
-    """The name of a track across connections."""
-    return f"{publish_session_id}/{track_id}"
+def track_key(user_id: str, publish_session_id: str, track_id: str) -> str:
+    """The name of a track in its room, across connections.
+
+    Users choose their session ids, and two may choose the same one. Only a user id may have a slash.
+    """
+    return f"{user_id}/{publish_session_id}/{track_id}"
 
 
 def timestamp(at_ns: int) -> timestamp_pb2.Timestamp:
@@ -36,7 +39,7 @@ def timestamp(at_ns: int) -> timestamp_pb2.Timestamp:
 
 @dataclass(slots=True)
 class LiveTrack:
-    """A track of a participant; `key` names it across connections: `<publish_session_id>/<track_id>`."""
+    """A track of a participant; `key` names it across connections: see `track_key`."""
 
     key: str
     proto: room_pb2.Track

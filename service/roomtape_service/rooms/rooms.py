@@ -23,7 +23,7 @@ from roomtape_service.recording.front.pool import WorkerPool
 from roomtape_service.recording.front.track import TrackFacts
 from roomtape_service.rooms.codecs import TRACK_CODECS
 from roomtape_service.rooms.membership import Apply, MembershipListener, audio_tracks
-from roomtape_service.rooms.room import LiveParticipant, LiveRoom, LiveTrack, session_key
+from roomtape_service.rooms.room import LiveParticipant, LiveRoom, LiveTrack, track_key
 
 __all__ = ["Rooms"]
 
@@ -127,7 +127,7 @@ class Rooms:
 
     def add_track(self, room: LiveRoom, who: LiveParticipant, proto: room_pb2.Track) -> LiveTrack:
         """Gives a participant a track, and the room's feed with it."""
-        key = session_key(who.publish_session_id, proto.track_id)
+        key = track_key(who.user_id, who.publish_session_id, proto.track_id)
         codec = TRACK_CODECS[proto.codec]
         facts = TrackFacts(key, who.user_id, codec, proto.sample_rate_hz, proto.channels)
         track = LiveTrack(key, proto, room.feed.add_track(facts))

@@ -11,7 +11,7 @@ __all__ = ["FeedTrack", "TrackFacts"]
 
 @dataclass(frozen=True, slots=True)
 class TrackFacts:
-    """What a worker must know of a track; `key` is `<publish_session_id>/<track_id>`."""
+    """What a worker must know of a track; `key` names it in its room, across connections."""
 
     key: str
     user_id: str
