@@ -199,6 +199,8 @@ class Publisher:
     sequence: int = 0
     media_ns: int = 0
     log: list[ingest_pb2.Frame] = field(default_factory=list)
+    ends: dict[int, int] = field(default_factory=dict)
+    """By sequence: the publisher's clock after the frame."""
 
     def open(self, offset_ns: int | None = None, sequence: int | None = 0) -> protocol.TrackOpen:
         """The order to open the track."""
@@ -235,15 +237,14 @@ class Publisher:
         frame.capture_time.FromNanoseconds(self.capture_ns())
         self.media_ns += round(samples * SECOND / self.rate)
         self.log.append(frame)
+        self.ends[self.sequence] = self.capture_ns()
         return frame
 
-    def batch(
-        self, frames: Sequence[ingest_pb2.Frame] = (), *, says_sent: bool = True
-    ) -> ingest_pb2.FrameBatch:
-        """A batch that is sent now."""
+    def batch(self, frames: Sequence[ingest_pb2.Frame] = ()) -> ingest_pb2.FrameBatch:
+        """A batch that is sent when its last frame is over; without frames, now."""
         batch = ingest_pb2.FrameBatch(track_id="mic", frames=frames)
-        if says_sent:
-            batch.sent_time.FromNanoseconds(self.capture_ns())
+        sent_ns = max((self.ends[frame.sequence] for frame in frames), default=self.capture_ns())
+        batch.sent_time.FromNanoseconds(sent_ns)
         return batch
 
     def message(self, batch: ingest_pb2.FrameBatch, arrival_ns: int | None = None) -> bytes:
