@@ -177,3 +177,18 @@ def test_a_failed_recording_keeps_frames_from_being_acknowledged(feed: RoomFeed)
     assert {type(each) for each in messages[:2]} == {protocol.TrackClose, protocol.RoomClose}
     assert [each.batch for each in messages if isinstance(each, protocol.Frames)] == [b"two", b"three"]
     assert all(each.is_running for each in feed.recordings.values())
+
+
+def test_a_room_goes_on_when_the_last_of_its_recordings_has_failed(feed: RoomFeed) -> None:
+    worker, mic = Worker(), track(feed)
+    for name in ("r1", "r2"):
+        feed.start_recording(recording(name))
+    feed.attach(worker)
+    for name in ("r1", "r2"):
+        feed.set_tracks(name, [mic.facts.key])
+    feed.recording_failed("r1")
+    assert not feed.restart()
+    feed.recording_failed("r2")
+    assert feed.restart()
+    feed.resume_parked()
+    assert all(each.is_running for each in feed.recordings.values())

@@ -178,10 +178,10 @@ class RoomFeed:
         """Begins anew with the worker after a recording failed: the others end their segments, then all go on.
 
         A worker takes each frame of a track once, so a recording that is behind can't be helped alone. Returns whether
-        the room can be attached again at once; otherwise the last `recording_stopped` says so.
+        the room can be attached again at once; otherwise the last that fails, or the last `recording_stopped`, says so.
         """
         if self._worker is None:
-            return False
+            return self._is_parked()
         for recording in self.recordings.values():
             if recording.is_running and recording.stop_at_ns is None:
                 self._tell(protocol.RecordingStop(recording.facts.recording_id, self.facts.epoch_ns))
