@@ -7,14 +7,13 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from roomtape.client import Client, Publisher
+from roomtape.client import Client
 from roomtape.v1 import ingest_pb2, media_pb2, room_pb2, segment_pb2, task_pb2
 from tests.integration.bad_input.content import (
     FRAME_NS,
@@ -70,20 +69,32 @@ async def record(
     return started.task.task_id
 
 
-@dataclass
 class Voice:
     """One user who publishes in real time, as far as the test leaves time for it."""
 
-    publisher: Publisher
-    next_frame: Callable[[], bytes]
-    clock: room_pb2.RoomClock.ValueType
-    frames: list[bytes] = field(default_factory=list)
-    acknowledged: int = 0
-    _speaking: asyncio.Task[None] | None = None
-
-    def heard(self, _track_id: str, sequence: int) -> None:
-        """Called with each acknowledgement."""
-        self.acknowledged = sequence
+    def __init__(
+        self,
+        client: Client,
+        room_id: str,
+        user_id: str,
+        codec: media_pb2.Codec.ValueType,
+        next_frame: Callable[[], bytes],
+        *,
+        is_live: bool = False,
+        app_id: str = "app",
+    ) -> None:
+        self.frames: list[bytes] = []
+        self.acknowledged = 0
+        self.publisher = client.publisher(
+            app_id,
+            room_id,
+            user_id,
+            [offer_of(codec)],
+            start_time_ns=None if is_live else START_NS,
+            on_acknowledged=self._heard,
+        )
+        self._next_frame = next_frame
+        self._speaking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Joins, and returns when the first frames are safe on disk."""
@@ -112,6 +123,9 @@ class Voice:
             await asyncio.gather(self._speaking, return_exceptions=True)
         await self.publisher.aclose()
 
+    def _heard(self, _track_id: str, sequence: int) -> None:
+        self.acknowledged = sequence
+
     def _is_over(self) -> bool:
         return self._speaking is not None and self._speaking.done()
 
@@ -123,7 +137,7 @@ class Voice:
         begin = time.monotonic()
         while True:
             for _ in range(_BATCH_FRAMES):
-                frame = self.next_frame()
+                frame = self._next_frame()
                 self.frames.append(frame)
                 await self.publisher.publish(TRACK, frame)
             due = begin + len(self.frames) * FRAME_NS / 1e9
@@ -151,9 +165,16 @@ class Witness:
         self.live_task_id = await record(client, self.live_room_id, live, [wav], app_id=self.app_id)
         randomness = np.random.default_rng(self._seed)
         packets = itertools.cycle(opus_packets(_OPUS_PACKETS, self._seed))
-        self._add(self.room_id, "pcm", media, media_pb2.CODEC_PCM_S16LE, lambda: noise_frame(randomness))
-        self._add(self.room_id, "opus", media, media_pb2.CODEC_OPUS, lambda: next(packets))
-        self._add(self.live_room_id, "live", live, media_pb2.CODEC_PCM_S16LE, lambda: noise_frame(randomness))
+        pcm, opus = media_pb2.CODEC_PCM_S16LE, media_pb2.CODEC_OPUS
+
+        def noise() -> bytes:
+            return noise_frame(randomness)
+
+        self.voices = {
+            "pcm": Voice(client, self.room_id, "pcm", pcm, noise, app_id=self.app_id),
+            "opus": Voice(client, self.room_id, "opus", opus, lambda: next(packets), app_id=self.app_id),
+            "live": Voice(client, self.live_room_id, "live", pcm, noise, is_live=True, app_id=self.app_id),
+        }
         try:
             for voice in self.voices.values():
                 await voice.start()
@@ -204,24 +225,6 @@ class Witness:
         """Ends the publishers, whatever became of them."""
         for voice in self.voices.values():
             await voice.aclose()
-
-    def _add(
-        self,
-        room_id: str,
-        user_id: str,
-        clock: room_pb2.RoomClock.ValueType,
-        codec: media_pb2.Codec.ValueType,
-        next_frame: Callable[[], bytes],
-    ) -> None:
-        publisher = self.client.publisher(
-            self.app_id,
-            room_id,
-            user_id,
-            [offer_of(codec)],
-            start_time_ns=START_NS if clock == room_pb2.ROOM_CLOCK_MEDIA else None,
-            on_acknowledged=lambda track_id, sequence: self.voices[user_id].heard(track_id, sequence),
-        )
-        self.voices[user_id] = Voice(publisher, next_frame, clock)
 
     def _published(self, user_id: str) -> "np.ndarray[tuple[int], np.dtype[np.int16]]":
         return np.frombuffer(b"".join(self.voices[user_id].frames), "<i2")
