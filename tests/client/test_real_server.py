@@ -1,6 +1,8 @@
 """The client against the real service: supervisor, node and worker as processes."""
 
 import asyncio
+import re
+import sys
 import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+import roomtape
 from roomtape.client import (
     AlreadyExists,
     Client,
@@ -211,3 +214,20 @@ async def test_a_log_of_another_server_is_lost(server: ServerProcess, client: Cl
         await other.kill()
         with pytest.raises(Unavailable):
             await anext(stranger.watch_events("app", outage_seconds=0.5))
+
+
+async def test_the_example_of_the_readme_runs(server: ServerProcess, tmp_path: Path) -> None:
+    readme = (Path(roomtape.__file__).parents[1] / "README.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    write(tmp_path / "voice.ogg", "libopus", tone(440, 0.3))
+    assert example.count("127.0.0.1:7400") == 1
+    (tmp_path / "example.py").write_text(example.replace("127.0.0.1:7400", server.target))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "example.py", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    urls = output.decode().split()
+    assert len(urls) == 2
+    assert all(Path(url2pathname(urlparse(url).path)).stat().st_size for url in urls)

@@ -19,8 +19,9 @@ from roomtape.client.cursor import DEFAULT_BOOKMARK_SECONDS, FINAL_STATES, TELLI
 from roomtape.client.interceptors import aio_interceptors
 from roomtape.client.paging import pages
 from roomtape.client.publisher import OnAcknowledged, OnRejected, Publisher, publishing_retry
+from roomtape.client.running import RunningStreams
 from roomtape.client.session import PublisherSettings, PublisherStatistics
-from roomtape.client.watching import Watch
+from roomtape.client.watching import Watch, WatchCall
 from roomtape.v1 import event_pb2, file_pb2, ingest_pb2, room_pb2, segment_pb2, task_pb2
 from roomtape.v1.application_pb2_grpc import ApplicationServiceStub
 from roomtape.v1.event_pb2_grpc import WatchServiceStub
@@ -70,13 +71,13 @@ class Client:
         """`target` is `host:port` or any gRPC target. Without `tls` the connection is plain text, the key included."""
         self._endpoint = Endpoint(target, api_key, tls)
         self._retry = retry or RetrySettings()
+        self._running = RunningStreams()
         self._policy = CallPolicy(
             metadata=self._endpoint.metadata,
             timeout_seconds=timeout_seconds,
             retry=self._retry,
-            is_closed=lambda: self._closed,
+            is_closed=self._running.is_closed,
         )
-        self._closed = False
         self._opened: list[aio.Channel] = []
 
     @cached_property
@@ -125,11 +126,16 @@ class Client:
         may be away before the last error is raised; default: for ever.
         """
         stub: WatchServiceAsyncStub = WatchServiceStub(self._streams)
+
+        def open_watch(request: event_pb2.WatchEventsRequest) -> WatchCall:
+            self._running.check()
+            return self._running.add(stub.WatchEvents(request, metadata=self._endpoint.metadata))
+
         cursor = WatchCursor(
             app_id, after=after, origin=origin, filter=filter, bookmark_seconds=bookmark_seconds
         )
         return Watch(
-            lambda request: stub.WatchEvents(request, metadata=self._endpoint.metadata),
+            open_watch,
             cursor,
             Backoff(self._retry, random.uniform),
             outage_seconds,
@@ -162,7 +168,7 @@ class Client:
             tracks=tracks,
         )
         return Publisher(
-            Connector(self._endpoint, self._streams),
+            Connector(self._endpoint, self._streams, self._running),
             opening,
             clock=clock or SystemClock(),
             settings=settings or PublisherSettings(),
@@ -248,7 +254,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Closes the connections; calls, watches and publishers that still run raise ClientClosed."""
-        self._closed = True
+        self._running.close()
         while self._opened:
             await self._opened.pop().close()
 

@@ -2,8 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 import grpc
 from grpc import aio
@@ -63,14 +72,60 @@ class _AioUnary(aio.UnaryUnaryClientInterceptor):
                 await call
             except aio.AioRpcError as cause:
                 error = from_rpc_error(cause)
+                error.__cause__ = cause
                 wait_seconds = attempts.wait_seconds(error)
                 if wait_seconds is None:
-                    raise error from cause
+                    return _FailedCall(call, error)
                 await asyncio.sleep(wait_seconds)
             except asyncio.CancelledError as cause:
-                raise cancelled(cause, self._policy.is_closed()) from None
+                return _FailedCall(call, cancelled(cause, self._policy.is_closed()))
             else:
                 return call
+
+
+class _FailedCall(aio.UnaryUnaryCall[_Req, _Res]):
+    """The last try of a call, whose error is typed.
+
+    Raising the error in the interceptor would be simpler, but gRPC 1.75 then complains of it once more on standard
+    error when it forgets the call.
+    """
+
+    def __init__(self, call: aio.UnaryUnaryCall[_Req, _Res], error: BaseException) -> None:
+        self._call = call
+        self._error = error
+
+    def __await__(self) -> Generator[None, None, _Res]:
+        return _raise(self._error).__await__()
+
+    def cancelled(self) -> bool:
+        return self._call.cancelled()
+
+    def done(self) -> bool:
+        return self._call.done()
+
+    def time_remaining(self) -> float | None:
+        return self._call.time_remaining()
+
+    def cancel(self) -> bool:
+        return self._call.cancel()
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._call.add_done_callback(callback)
+
+    async def initial_metadata(self) -> aio.Metadata:
+        return await self._call.initial_metadata()
+
+    async def trailing_metadata(self) -> aio.Metadata:
+        return await self._call.trailing_metadata()
+
+    async def code(self) -> grpc.StatusCode:
+        return await self._call.code()
+
+    async def details(self) -> str:
+        return await self._call.details()
+
+    async def wait_for_connection(self) -> None:
+        await self._call.wait_for_connection()
 
 
 class _AioServerStream(aio.UnaryStreamClientInterceptor):
@@ -102,6 +157,10 @@ class _AioBothStreams(aio.StreamStreamClientInterceptor):
     ) -> AsyncIterator[_Res]:
         details = _details(self._policy, client_call_details, client_call_details.timeout)
         return _translated(self._policy, await continuation(details, request_iterator))
+
+
+async def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 async def _translated(policy: CallPolicy, call: AsyncIterable[_Res]) -> AsyncIterator[_Res]:

@@ -12,13 +12,13 @@ from grpc import aio
 from roomtape.client.backoff import RESUMABLE, Backoff
 from roomtape.client.cancelling import cancelled
 from roomtape.client.cursor import WatchCursor, WatchStatistics
-from roomtape.client.errors import DeadlineExceeded, RoomtapeError, from_rpc_error
+from roomtape.client.errors import ClientClosed, DeadlineExceeded, RoomtapeError, from_rpc_error
 from roomtape.v1 import event_pb2
 
-__all__ = ["OpenWatch", "Watch"]
+__all__ = ["OpenWatch", "Watch", "WatchCall"]
 
-_Call = aio.UnaryStreamCall[event_pb2.WatchEventsRequest, event_pb2.WatchEventsResponse]
-OpenWatch = Callable[[event_pb2.WatchEventsRequest], _Call]
+WatchCall = aio.UnaryStreamCall[event_pb2.WatchEventsRequest, event_pb2.WatchEventsResponse]
+OpenWatch = Callable[[event_pb2.WatchEventsRequest], WatchCall]
 
 _LOG = logging.getLogger("roomtape.client")
 
@@ -49,7 +49,7 @@ class Watch(AsyncIterator[event_pb2.Event]):
         self._backoff = backoff
         self._outage_seconds = outage_seconds
         self._outage_end: float | None = None
-        self._call: _Call | None = None
+        self._call: WatchCall | None = None
         self._ahead: event_pb2.Event | None = None
         self._registered = False
         self._over = False
@@ -130,7 +130,7 @@ class Watch(AsyncIterator[event_pb2.Event]):
             self._outage_end = now + self._outage_seconds
         seconds = self._backoff.next_seconds(error.retry_after)
         too_late = self._outage_end is not None and now + seconds > self._outage_end
-        if error.code not in RESUMABLE or too_late:
+        if isinstance(error, ClientClosed) or error.code not in RESUMABLE or too_late:
             self._over = True
             raise error
         _LOG.info("watch_interrupted error=%s retry_seconds=%.3f", error, seconds)
