@@ -55,9 +55,15 @@ async def test_a_spool_that_can_not_be_written_costs_a_segment_and_no_sample(tmp
                 assert server.workers() == [worker]
             for voice in voices.values():
                 await voice.goes_on()
-            for voice in voices.values():
-                await voice.stop()
-        await client.recording.StopRecord(task_pb2.StopRecordRequest(app_id="app", task_id=task_id))
+            # And once more, while everybody leaves and the task is stopped.
+            with unwritable(worker):
+                await asyncio.gather(*(until_unsafe(voice) for voice in voices.values()))
+                leaving = [asyncio.create_task(voice.stop()) for voice in voices.values()]
+                await until_empty(client)
+                request = task_pb2.StopRecordRequest(app_id="app", task_id=task_id)
+                await client.recording.StopRecord(request)
+                assert not any(task.done() for task in leaving)
+            await asyncio.gather(*leaving)
         async with asyncio.timeout(30):
             described = await client.wait_until_complete("app", task_id)
         check(described.segments, {user_id: voice.frames for user_id, voice in voices.items()})
@@ -65,6 +71,21 @@ async def test_a_spool_that_can_not_be_written_costs_a_segment_and_no_sample(tmp
         kinds = await kinds_of_events(client, task_id)
         assert event_pb2.EVENT_TYPE_INTERRUPTED in kinds
         assert event_pb2.EVENT_TYPE_GAP not in kinds
+
+
+async def until_unsafe(voice: Voice) -> None:
+    """Waits until what was published for some time is not acknowledged."""
+    await eventually(lambda: len(voice.frames) > voice.acknowledged + 40, "acknowledgements stop")
+
+
+async def until_empty(client: Client) -> None:
+    """Waits until all that was published has arrived, and everybody has left."""
+
+    async def is_empty() -> bool:
+        request = room_pb2.DescribeRoomRequest(app_id="app", room_id=ROOM)
+        return not (await client.rooms.DescribeRoom(request)).room.participants
+
+    await eventually(is_empty, "everybody has left")
 
 
 async def start(client: Client) -> str:
