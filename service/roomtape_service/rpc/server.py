@@ -35,6 +35,8 @@ OPTIONS: Sequence[tuple[str, int]] = (
     # A publisher that vanished is noticed within 40 s even when nothing is sent to it.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # What newer cores go by instead; without it they wait for a minute.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.max_receive_message_length", TRANSPORT_MESSAGE_BYTES),

@@ -135,8 +135,8 @@ class CreateApplicationRequest(_message.Message):
     APPLICATION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID or any string of up to 36 ASCII characters: the same id and payload get the same answer for
-    24 hours. Default none.
+    """A UUID or any string of up to 36 printable ASCII characters without spaces: the same id and payload get the same
+    answer for 24 hours. Default none.
     """
     @_builtins.property
     def application(self) -> Global___Application:
