@@ -36,6 +36,8 @@ class MixInput:
         """What came too late in the last delivery, in positions of the track."""
         self._stream = MonoStream(lane.format.rate, lane.format.channels)
         self._marks: deque[Mark] = deque()
+        self._end: int | None = None
+        """After the last sample that came, in positions of the track."""
         self._has_news = True
         self._heard_ns = 0
 
@@ -49,25 +51,25 @@ class MixInput:
         self._has_news = True
         self.late = None
         parts: list[bytes] = []
-        start = end = 0
+        start = 0
         for piece in delivery.pieces:
             if piece.sequence <= known:
                 continue
             if piece.samples:
-                if parts and piece.position != end:
+                if parts and piece.position != self._end:
                     self._add(start, parts, floor)
                     parts = []
                 if not parts:
                     start = piece.position
                 parts.append(piece.pcm)
-                end = piece.position + piece.samples
+                self._end = piece.position + piece.samples
             lost = min(piece.lost, piece.sequence - known - 1)
             self._marks.append(self._mark(piece, floor, lost, is_mixed))
         if parts:
             self._add(start, parts, floor)
         if delivery.frontier is None:
             return
-        if delivery.frontier > end:
+        if self._end is not None and delivery.frontier > self._end:
             self._end_run(floor)
         held = self._stream.held_from
         frontier = self._stream.position_of(delivery.frontier)
