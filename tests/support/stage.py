@@ -10,7 +10,19 @@ from roomtape.v1 import ingest_pb2, media_pb2, room_pb2, segment_pb2, task_pb2
 from tests.support.audio import Samples, opus_packets, tone
 from tests.support.waiting import eventually
 
-__all__ = ["MS", "OPUS", "PCM", "SECOND", "Sound", "Speaker", "Spoken", "Stage", "pcm_frames"]
+__all__ = [
+    "MS",
+    "OPUS",
+    "PCM",
+    "SECOND",
+    "START_NS",
+    "TRACK",
+    "Sound",
+    "Speaker",
+    "Spoken",
+    "Stage",
+    "pcm_frames",
+]
 
 SECOND = 1_000_000_000
 MS = 1_000_000
