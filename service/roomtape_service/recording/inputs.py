@@ -28,6 +28,7 @@ class TrackInput:
         self._queued_bytes = 0
         self._has_begun = False
         self._delivered = 0
+        self._is_owed = False
 
     @property
     def is_held(self) -> bool:
@@ -62,6 +63,7 @@ class TrackInput:
         """The recording takes the track from here on, or from where it stood with it."""
         lane = self._lane_for(recording.resume_of(self.facts.key))
         recording.attach(lane)
+        self._is_owed = False
         if recording not in self._holders:
             self._holders.append(recording)
         if self.lost_since_ns is not None:
@@ -76,9 +78,12 @@ class TrackInput:
 
     def safe(self) -> int | None:
         """The newest sequence that is safe in all recordings that take the track; None if that is not known."""
-        self._holders = [each for each in self._holders if self._is_holding(each)]
+        released = [each for each in self._holders if not self._is_holding(each)]
+        self._holders = [each for each in self._holders if each not in released]
+        # What a failed recording lacks it will ask for again; until then only the node knows what is safe.
+        self._is_owed = self._is_owed or any(each.has_failed for each in released)
         if not self._holders:
-            return self._delivered or None
+            return None if self._is_owed else self._delivered or None
         known = [each.series.safe.get(self.facts.key) for each in self._holders]
         return None if None in known else min(each for each in known if each is not None)
 

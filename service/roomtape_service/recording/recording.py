@@ -60,6 +60,11 @@ class Recording(ABC):
         self._has_warned = False
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the spool could not be written."""
+        return self._error is not None
+
+    @property
     def is_ending(self) -> bool:
         """Whether it takes nothing more."""
         return self._is_stopping or self._error is not None
