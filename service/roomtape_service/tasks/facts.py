@@ -25,6 +25,11 @@ log = structlog.get_logger(__name__)
 _RETRIES = 5
 _RETRY_SECONDS = 0.5
 
+_WORKER_LOST = "WORKER_LOST"
+_WORKER_LOST_MESSAGE = (
+    "A worker ended unexpectedly; recording goes on in the next segment. See the server's log."
+)
+
 _GAP_REASONS = {
     protocol.GapReason.PUBLISHER_LOST: event_pb2.GAP_REASON_PUBLISHER_LOST,
     protocol.GapReason.INTERRUPTED: event_pb2.GAP_REASON_INTERRUPTED,
@@ -132,6 +137,10 @@ class Facts:
         is_new = await self._segments.completed(uow, segment.completed())
         if is_new and segment.interrupted:
             await self._interrupted(uow, segment.recording_id, segment.segment, cause)
+            if cause == event_pb2.INTERRUPTION_CAUSE_WORKER_LOST:
+                await self._warning(
+                    uow, protocol.Warning(segment.recording_id, _WORKER_LOST, _WORKER_LOST_MESSAGE)
+                )
 
     async def _interrupted(
         self,
