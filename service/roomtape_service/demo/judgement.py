@@ -34,7 +34,7 @@ def judge(performance: Performance) -> Judgement:
     """Compares the recording with what was spoken; decodes every file."""
     findings = [_task(performance.record.task), *_events(performance), _files(performance)]
     heard: list[Heard] = []
-    for segment in performance.record.segments:
+    for segment in sorted(performance.record.segments, key=_order):
         try:
             heard.append(hear(segment, performance.spoken))
         except (OSError, av.FFmpegError) as error:
@@ -42,6 +42,10 @@ def judge(performance: Performance) -> Judgement:
     for each in heard:
         findings += each.findings
     return Judgement(heard, findings)
+
+
+def _order(segment: segment_pb2.Segment) -> tuple[int, str, int]:
+    return (segment.kind, segment.user_id, segment.container)
 
 
 def _task(task: task_pb2.Task) -> Finding:

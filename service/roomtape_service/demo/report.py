@@ -1,6 +1,7 @@
 """The demo on a terminal: events as they come, then what was recorded and what holds."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -85,7 +86,12 @@ class Report:
         if judgement.heard:
             self._console.print("\nTo listen:", style="bold")
         for each in judgement.heard:
-            self._console.print(f"  {each.path}", soft_wrap=True)
+            self._console.print(f"  {_short(each.path)}", soft_wrap=True)
+
+
+def _short(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _user(event: event_pb2.Event) -> str:
