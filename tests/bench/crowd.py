@@ -15,23 +15,17 @@ __all__ = ["WARM_SECONDS", "publishing"]
 WARM_SECONDS = 2.5
 """From the first frame until everything runs evenly: jitter windows are full, decoders and encoders warm."""
 
-_MOST_SECONDS = 60.0
 _TOO_LATE_MS = 1000.0
 
 
 @contextmanager
-def publishing(
-    target: str,
-    publishers: Sequence[Publisher],
-    joined: Callable[[], None],
-    most_seconds: float = _MOST_SECONDS,
-) -> Iterator[None]:
+def publishing(target: str, publishers: Sequence[Publisher], joined: Callable[[], None]) -> Iterator[None]:
     """Publishes in real time while the block runs, which begins when all runs evenly.
 
     `joined` is called when everybody is in their room and nobody has sent anything. Raises RuntimeError when a
     publisher could not keep its pace or did not get its goodbye: such a measurement says nothing.
     """
-    order = LoadOrder(target, APP, most_seconds, publishers)
+    order = LoadOrder(target, APP, publishers)
     with Child("tests.bench.load") as child:
         child.tell(json.dumps(asdict(order)))
         child.hear()

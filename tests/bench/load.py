@@ -1,14 +1,13 @@
 """A process of many publishers, in real time: `python -m tests.bench.load`, driven over stdin and stdout.
 
 1. It reads a `LoadOrder` as one line of JSON, opens every stream, and prints `{"opened": n}`.
-2. It reads `go`, serializes every batch that it will send, and prints when the first frame is captured.
+2. It reads `go`, and prints when the first frame is captured.
 3. It sends each batch at its own absolute time, publishers spread over the length of a batch.
 4. It reads `stop`, closes every stream, waits for the goodbyes, and prints a `LoadReport`.
-
-Nothing is parsed or serialized while it sends, so it takes little of the machine that is measured.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import sys
@@ -35,9 +34,8 @@ _NANOSECONDS = 1_000_000_000
 _FRAME_NS = round(FRAME_SECONDS * _NANOSECONDS)
 _BATCH_NS = round(BATCH_SECONDS * _NANOSECONDS)
 _CLIP_FRAMES = round(CLIP_SECONDS / FRAME_SECONDS)
-# Serializing one batch takes about 15 µs; what is over is slept away.
-_PREPARE_NS_PER_BATCH = 60_000
-_PREPARE_NS = 500_000_000
+# Until then every stream waits for its first batch.
+_START_NS = 500_000_000
 _GOODBYE_SECONDS = 20.0
 # A server that takes thousands of connections at once is not what is measured.
 _OPENING_AT_ONCE = 16
@@ -54,11 +52,10 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True)
 class LoadOrder:
-    """What a process publishes, at most for `seconds`; each publisher has a connection of its own."""
+    """What a process publishes, over one connection a room, as the media server of a room would."""
 
     target: str
     app_id: str
-    seconds: float
     publishers: Sequence[Publisher]
 
 
@@ -72,14 +69,11 @@ class LoadReport:
 
 
 class _Stream:
-    def __init__(self, order: LoadOrder, publisher: Publisher, phase_ns: int) -> None:
-        self._order = order
+    def __init__(self, app_id: str, publisher: Publisher, channel: aio.Channel, phase_ns: int) -> None:
+        self._app_id = app_id
         self._publisher = publisher
         self._phase_ns = phase_ns
-        options = (("grpc.use_local_subchannel_pool", 1),)
-        self._channel = aio.insecure_channel(order.target, options=options)
-        self._call: aio.StreamStreamCall[bytes, bytes] = self._channel.stream_stream(_METHOD)()
-        self._batches: list[tuple[int, bytes]] = []
+        self._call: aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(_METHOD)()
         self._stopped = asyncio.Event()
         self._answers: asyncio.Task[bytes] | None = None
         self.sent = 0
@@ -88,7 +82,7 @@ class _Stream:
     async def open(self) -> None:
         request = ingest_pb2.PublishRequest(
             open=ingest_pb2.PublishOpen(
-                app_id=self._order.app_id,
+                app_id=self._app_id,
                 room_id=self._publisher.room_id,
                 user_id=self._publisher.user_id,
                 publish_session_id=f"{self._publisher.room_id}-{self._publisher.user_id}",
@@ -101,31 +95,9 @@ class _Stream:
         assert ingest_pb2.PublishResponse.FromString(answer).HasField("opened")
         self._answers = asyncio.create_task(self._read())
 
-    def prepare(self, start_ns: int, wall_offset_ns: int, packets: Sequence[tuple[int, bytes]]) -> None:
-        """Serializes all that will be sent. Times are monotonic; the offset makes them UTC."""
-        start_ns += self._phase_ns
-        end = round(self._order.seconds / FRAME_SECONDS)
-        waiting: list[ingest_pb2.Frame] = []
-        due_ns = start_ns + _BATCH_NS
-        for sequence, (number, payload) in enumerate(_repeated(packets, end), start=1):
-            media_ns = number * _FRAME_NS
-            while start_ns + media_ns >= due_ns:
-                self._add(waiting, due_ns, wall_offset_ns)
-                waiting, due_ns = [], due_ns + _BATCH_NS
-            frame = ingest_pb2.Frame(sequence=sequence, payload=payload)
-            frame.media_time.FromNanoseconds(media_ns)
-            frame.capture_time.FromNanoseconds(start_ns + media_ns + wall_offset_ns)
-            waiting.append(frame)
-
-    def _add(self, frames: Sequence[ingest_pb2.Frame], due_ns: int, wall_offset_ns: int) -> None:
-        if frames:
-            batch = ingest_pb2.FrameBatch(track_id=_TRACK, frames=frames)
-            batch.sent_time.FromNanoseconds(due_ns + wall_offset_ns)
-            self._batches.append((due_ns, ingest_pb2.PublishRequest(frames=batch).SerializeToString()))
-
-    async def run(self) -> None:
-        """Sends until it is stopped."""
-        for due_ns, batch in self._batches:
+    async def run(self, start_ns: int, wall_offset_ns: int, packets: Sequence[tuple[int, bytes]]) -> None:
+        """Sends until it is stopped. Times are monotonic; the offset makes them UTC."""
+        for due_ns, batch in _batches(start_ns + self._phase_ns, wall_offset_ns, packets):
             delay_ns = due_ns - time.monotonic_ns()
             if delay_ns > 0:
                 await asyncio.sleep(delay_ns / _NANOSECONDS)
@@ -147,8 +119,6 @@ class _Stream:
             last = await asyncio.wait_for(self._answers, _GOODBYE_SECONDS)
         except (TimeoutError, aio.AioRpcError):
             return False
-        finally:
-            await self._channel.close()
         goodbye = ingest_pb2.PublishResponse.FromString(last).goodbye
         return goodbye.reason == ingest_pb2.GOODBYE_REASON_CLOSED
 
@@ -159,10 +129,28 @@ class _Stream:
         return last
 
 
-def _repeated(packets: Sequence[tuple[int, bytes]], end: int) -> Iterator[tuple[int, bytes]]:
-    for first in range(0, end, _CLIP_FRAMES):
+def _batches(
+    start_ns: int, wall_offset_ns: int, packets: Sequence[tuple[int, bytes]]
+) -> Iterator[tuple[int, bytes]]:
+    """When each batch is sent, and its bytes; a batch that would have no frames is left out."""
+    batch = ingest_pb2.FrameBatch(track_id=_TRACK)
+    due_ns = start_ns + _BATCH_NS
+    for sequence, (number, payload) in enumerate(_repeated(packets), start=1):
+        captured_ns = start_ns + number * _FRAME_NS
+        if captured_ns >= due_ns:
+            batch.sent_time.FromNanoseconds(due_ns + wall_offset_ns)
+            yield due_ns, ingest_pb2.PublishRequest(frames=batch).SerializeToString()
+            batch = ingest_pb2.FrameBatch(track_id=_TRACK)
+            due_ns += (captured_ns - due_ns) // _BATCH_NS * _BATCH_NS + _BATCH_NS
+        frame = batch.frames.add(sequence=sequence, payload=payload)
+        frame.media_time.FromNanoseconds(number * _FRAME_NS)
+        frame.capture_time.FromNanoseconds(captured_ns + wall_offset_ns)
+
+
+def _repeated(packets: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    for first in itertools.count(0, _CLIP_FRAMES):
         for number, payload in packets:
-            if number < _CLIP_FRAMES and first + number < end:
+            if number < _CLIP_FRAMES:
                 yield first + number, payload
 
 
@@ -173,28 +161,32 @@ async def _run() -> None:
     given = json.loads(await lines.readline())
     order = LoadOrder(**{**given, "publishers": [Publisher(**each) for each in given["publishers"]]})
     count = len(order.publishers)
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    rooms = {publisher.room_id for publisher in order.publishers}
+    channels = {room_id: aio.insecure_channel(order.target, options=options) for room_id in rooms}
     streams = [
-        _Stream(order, publisher, index * _BATCH_NS // count)
+        _Stream(order.app_id, publisher, channels[publisher.room_id], index * _BATCH_NS // count)
         for index, publisher in enumerate(order.publishers)
     ]
     for first in range(0, count, _OPENING_AT_ONCE):
         await asyncio.gather(*(stream.open() for stream in streams[first : first + _OPENING_AT_ONCE]))
+    packets = {path: Clip(Path(path)).packets() for path in {each.clip for each in order.publishers}}
     _say({"opened": count})
     await lines.readline()
-    batches = count * order.seconds / BATCH_SECONDS
-    start_ns = time.monotonic_ns() + _PREPARE_NS + round(batches * _PREPARE_NS_PER_BATCH)
+    start_ns = time.monotonic_ns() + _START_NS
     wall_offset_ns = time.time_ns() - time.monotonic_ns()
-    packets = {path: Clip(Path(path)).packets() for path in {each.clip for each in order.publishers}}
-    for stream, publisher in zip(streams, order.publishers, strict=True):
-        stream.prepare(start_ns, wall_offset_ns, packets[publisher.clip])
-    assert time.monotonic_ns() < start_ns, "the batches were not ready in time"
     _say({"start_ns": start_ns})
-    sending = [asyncio.create_task(stream.run()) for stream in streams]
+    sending = [
+        asyncio.create_task(stream.run(start_ns, wall_offset_ns, packets[publisher.clip]))
+        for stream, publisher in zip(streams, order.publishers, strict=True)
+    ]
     await lines.readline()
     for stream in streams:
         stream.stop()
     await asyncio.gather(*sending)
     goodbyes = await asyncio.gather(*(stream.close() for stream in streams))
+    for channel in channels.values():
+        await channel.close()
     latest_ms = max(stream.latest_ns for stream in streams) / 1e6
     _say(asdict(LoadReport(sum(stream.sent for stream in streams), latest_ms, sum(goodbyes))))
 

@@ -17,7 +17,6 @@ from tests.bench.service import Service
 
 __all__ = ["measure_singles"]
 
-_ROOMS = 4
 _PEOPLE = 5
 _UNIT = "% of a core per recording"
 
@@ -30,10 +29,11 @@ def measure_singles(
     container: media_pb2.Container.ValueType,
     command: Callable[[ffmpeg.Ffmpeg], _Make],
     *,
+    rooms: int,
     suffix: str,
     goal: float,
 ) -> list[Figure]:
-    """20 recordings at once, of 4 rooms of 5 who all talk; `command` chooses what FFmpeg does."""
+    """Rooms of 5 who all talk, recorded at once; `command` chooses what FFmpeg does."""
     folder = bench.folder / name
     people = bench.material.crowd(_PEOPLE, talking=_PEOPLE)
 
@@ -42,7 +42,7 @@ def measure_singles(
             build.name,
             "ffmpeg",
             partial(_command, command(build)),
-            count=_ROOMS * _PEOPLE,
+            count=rooms * _PEOPLE,
             seconds=bench.window_seconds,
             folder=folder / build.name,
             suffix=suffix,
@@ -55,7 +55,7 @@ def measure_singles(
         ours = Recorder(
             service,
             people,
-            rooms=_ROOMS,
+            rooms=rooms,
             mode=task_pb2.RECORD_MODE_SINGLE,
             container=container,
             seconds=bench.window_seconds,

@@ -12,7 +12,7 @@ _NAME = "mix_25"
 _GOAL = 0.55
 _PEOPLE = 25
 _TALKING = 25
-_ROOMS = 2
+_ROOMS = 4
 
 
 def measure(bench: Bench) -> Sequence[Figure]:

@@ -12,7 +12,7 @@ _NAME = "mix_25_dtx"
 _GOAL = 0.2
 _PEOPLE = 25
 _TALKING = 2
-_ROOMS = 2
+_ROOMS = 4
 
 
 def measure(bench: Bench) -> Sequence[Figure]:

@@ -12,7 +12,7 @@ _NAME = "mix_5"
 _GOAL = 0.45
 _PEOPLE = 5
 _TALKING = 5
-_ROOMS = 4
+_ROOMS = 12
 
 
 def measure(bench: Bench) -> Sequence[Figure]:

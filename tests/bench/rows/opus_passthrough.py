@@ -16,5 +16,5 @@ _GOAL = 0.5
 def measure(bench: Bench) -> Sequence[Figure]:
     """Measures it."""
     return measure_singles(
-        bench, _NAME, media_pb2.CONTAINER_OGG, lambda build: build.copy, suffix=".ogg", goal=_GOAL
+        bench, _NAME, media_pb2.CONTAINER_OGG, lambda build: build.copy, rooms=20, suffix=".ogg", goal=_GOAL
     )

@@ -16,5 +16,5 @@ _GOAL = 0.5
 def measure(bench: Bench) -> Sequence[Figure]:
     """Measures it."""
     return measure_singles(
-        bench, _NAME, media_pb2.CONTAINER_MP3, lambda build: build.single, suffix=".mp3", goal=_GOAL
+        bench, _NAME, media_pb2.CONTAINER_MP3, lambda build: build.single, rooms=10, suffix=".mp3", goal=_GOAL
     )
