@@ -236,7 +236,7 @@ class SegmentSeries:
             duplicated=known.duplicated + duplicated,
             reordered=known.reordered + reordered,
             rejected=known.rejected + rejected,
-            lost=max(0, known.lost + lost),
+            lost=known.lost + lost,
         )
 
     def settle(self) -> None:
@@ -355,7 +355,9 @@ class SegmentSeries:
             statistics = dataclasses.replace(
                 statistics, recorded=statistics.recorded + recorded, lost=statistics.lost + lost
             )
-        segment.checkpoint(end - self._start, moved, statistics, is_last=is_last)
+        # What came late was lost before, in a frame that may wait for a later checkpoint, or be of the segment before.
+        told = dataclasses.replace(statistics, lost=max(0, statistics.lost))
+        segment.checkpoint(end - self._start, moved, told, is_last=is_last)
         for _ in range(count):
             self._marks.popleft()
         self._statistics = statistics
