@@ -92,16 +92,19 @@ def check_files(segments: Sequence[segment_pb2.Segment]) -> None:
     assert complaints == "", complaints
 
 
-def hear(segments: Sequence[segment_pb2.Segment], hertz: float) -> list[Heard]:
-    """When a tone sounds in files that follow each other."""
+def hear(segments: Sequence[segment_pb2.Segment], hertz: float, *, join_ns: int = _JOIN_NS) -> list[Heard]:
+    """When a tone sounds in files that follow each other; gaps up to `join_ns` don't count."""
     heard: list[Heard] = []
     for segment in segments:
         start_ns = segment.start_time.ToNanoseconds()
         for span in find_tone(samples_of(segment), hertz, segment.sample_rate_hz, _SILENT_DBFS):
             begin, end = start_ns + round(span.start * SECOND), start_ns + round(span.end * SECOND)
-            if heard and begin - heard[-1].end_ns <= _JOIN_NS:
-                begin = heard.pop().start_ns
-            heard.append(Heard(begin, end, span.dbfs))
+            if heard and begin - heard[-1].end_ns <= join_ns:
+                before = heard.pop()
+                is_longer = before.end_ns - before.start_ns > end - begin
+                heard.append(Heard(before.start_ns, end, before.dbfs if is_longer else span.dbfs))
+            else:
+                heard.append(Heard(begin, end, span.dbfs))
     return [each for each in heard if each.end_ns - each.start_ns >= _SHORTEST_NS]
 
 
@@ -110,6 +113,7 @@ def assert_heard(
     expected: Mapping[float, tuple[Sequence[Spoken], float]],
     *,
     within_ns: int = WITHIN_NS,
+    join_ns: int = _JOIN_NS,
 ) -> int:
     """Raises AssertionError unless the files hold each tone (by its frequency) just when it was spoken, and as loud.
 
@@ -117,7 +121,7 @@ def assert_heard(
     """
     worst = 0
     for hertz, (log, dbfs) in expected.items():
-        heard = hear(segments, hertz)
+        heard = hear(segments, hertz, join_ns=join_ns)
         assert len(heard) == len(log), (hertz, heard, log)
         for each, spoken in zip(heard, log, strict=True):
             errors = (abs(each.start_ns - spoken.start_ns), abs(each.end_ns - spoken.end_ns))

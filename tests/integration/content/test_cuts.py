@@ -1,5 +1,6 @@
 """Segments cut at a set length: joined they are what was published, nothing lost and nothing twice."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ SECONDS = 4.32
 
 def assert_adjacent(files: Sequence[segment_pb2.Segment], count: int, longest_seconds: float) -> None:
     assert [each.segment_id for each in files] == list(range(count))
-    for before, after in zip(files, files[1:], strict=False):
+    for before, after in itertools.pairwise(files):
         assert abs(before.end_time.ToNanoseconds() - after.start_time.ToNanoseconds()) <= 1
     assert all(each.duration.ToNanoseconds() <= longest_seconds * SECOND for each in files)
 
