@@ -192,3 +192,100 @@ def test_a_room_goes_on_when_the_last_of_its_recordings_has_failed(feed: RoomFee
     assert feed.restart()
     feed.resume_parked()
     assert all(each.is_running for each in feed.recordings.values())
+
+
+def test_a_single_gets_the_track_that_left_before_the_one_that_came(feed: RoomFeed) -> None:
+    first, second, old, new = Worker(), Worker(), track(feed, "old"), track(feed, "new")
+    feed.start_recording(recording())
+    feed.attach(first)
+    feed.set_tracks("r1", [old.facts.key])
+    feed.push(old, 5, NOW, b"old")
+    feed.close_track(old, NOW + 10**9)
+    feed.set_tracks("r1", [new.facts.key])
+    feed.push(new, 5, NOW, b"new")
+    feed.detach()
+    feed.attach(second)
+    told: list[object] = []
+    for each in second.take():
+        match each:
+            case protocol.RecordingTracks():
+                told.append(each.tracks[0])
+            case protocol.Frames():
+                told.append(each.batch)
+            case protocol.TrackClose():
+                told.append("close")
+    assert told.index("close") < told.index(new.handle)
+    assert [each for each in told if each != "close"] == [old.handle, b"old", new.handle, b"new"]
+
+
+def test_what_comes_after_a_stop_is_not_in_the_recording(feed: RoomFeed) -> None:
+    first, second, mic = Worker(), Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(first)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"before")
+    feed.detach()
+    feed.stop_recording("r1", NOW)
+    feed.push(mic, 10, NOW, b"after")
+    feed.attach(second)
+    messages = second.take()
+    kinds = [type(each) for each in messages]
+    before = messages[: kinds.index(protocol.RecordingStop)]
+    assert [each.batch for each in before if isinstance(each, protocol.Frames)] == [b"before"]
+    feed.recording_stopped("r1")
+    assert mic.acknowledged == 10
+    assert feed.recordings == {}
+
+
+def test_a_track_that_comes_again_and_is_taken_no_more_is_let_go(feed: RoomFeed) -> None:
+    worker, mic = Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(worker)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"one")
+    feed.close_track(mic, NOW)
+    feed.set_tracks("r1", [])
+    assert track(feed) is mic
+    feed.set_tracks("r1", [])
+    feed.push(mic, 10, NOW, b"two")
+    feed.safe(mic, 5)
+    assert mic.acknowledged == 10
+    assert mic.recordings == set()
+
+
+def test_a_track_that_comes_again_goes_on_after_what_the_worker_was_sent(feed: RoomFeed) -> None:
+    worker, mic = Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(worker)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"one")
+    feed.close_track(mic, NOW)
+    feed.set_tracks("r1", [])
+    worker.take()
+    track(feed)
+    feed.set_tracks("r1", [mic.facts.key])
+    opened = [each for each in worker.take() if isinstance(each, protocol.TrackOpen)]
+    assert [each.sequence for each in opened] == [5]
+
+
+def test_an_older_segment_that_is_found_late_moves_nothing_back() -> None:
+    each = recording()
+    each.continue_after(3, NOW + 3, {"a": protocol.Resume(30, NOW)})
+    each.continue_after(1, NOW + 1, {"a": protocol.Resume(10, NOW)})
+    assert (each.next_segment, each.position_ns) == (4, NOW + 3)
+    assert each.resume["a"].sequence == 30
+
+
+def test_a_room_is_attached_again_only_when_nothing_of_it_runs(feed: RoomFeed) -> None:
+    worker = Worker()
+    for name in ("r1", "r2"):
+        feed.start_recording(recording(name))
+    feed.attach(worker)
+    feed.recording_failed("r1")
+    assert not feed.restart()
+    worker.take()
+    feed.resume_parked()
+    assert worker.take() == []
+    assert feed.recording_stopped("r2")
+    feed.resume_parked()
+    assert all(each.is_running for each in feed.recordings.values())

@@ -61,16 +61,16 @@ class RoomFeed:
             track.is_open = False
         for recording in self.recordings.values():
             self._start(recording)
-        sent = {key: self._send_held(self.tracks[key], 0, limit) for key, limit in self._leaving().items()}
+        sent = self._send_departing()
         for recording in self.recordings.values():
-            if recording.leaving:
+            if recording.stop_at_ns is None:
                 self._tell_tracks(recording)
+            else:
+                self._tell_stop(recording)
         for track in self.tracks.values():
             self._send_held(track, sent.get(track.facts.key, 0), None)
             if track.is_open:
                 self._tell_condition(track)
-        for recording in self.recordings.values():
-            self._tell_stop(recording)
 
     def detach(self) -> None:
         """The worker is lost; frames are held until there is another."""
@@ -143,6 +143,7 @@ class RoomFeed:
             self.tracks[key].recordings.add(recording.facts.recording_id)
         if self._worker is not None:
             self._start(recording)
+            self._tell_tracks(recording)
 
     def set_tracks(self, recording_id: str, keys: Iterable[str]) -> None:
         """Says which tracks the recording takes from now on."""
@@ -166,6 +167,11 @@ class RoomFeed:
         """Ends a recording; it is gone when `recording_stopped` comes back."""
         recording = self.recordings[recording_id]
         recording.stop_at_ns = at_ns
+        # What comes from now on is not in it, even if another worker has to end it.
+        staying = [key for key in recording.tracks if self.tracks[key].closed_at_ns is None]
+        recording.tracks = tuple(key for key in recording.tracks if key not in staying)
+        for key in staying:
+            recording.leaving[key] = self.tracks[key].held.newest()
         self._tell_stop(recording)
 
     def recording_failed(self, recording_id: str) -> None:
@@ -191,7 +197,7 @@ class RoomFeed:
     def resume_parked(self) -> None:
         """Goes on after `restart` with the same worker."""
         worker = self._parked
-        if worker is None:
+        if worker is None or not self._is_parked():
             return
         for track in self.tracks.values():
             if track.is_open and track.closed_at_ns is None:
@@ -229,8 +235,11 @@ class RoomFeed:
         track.closed_at_ns = None
         track.is_open = False
         track.is_connected = True
+        key = track.facts.key
         for recording in self.recordings.values():
-            recording.tracks = tuple(key for key in recording.tracks if key != track.facts.key)
+            if key in recording.tracks:
+                recording.tracks = tuple(each for each in recording.tracks if each != key)
+                recording.leaving[key] = track.held.newest()
 
     def _is_parked(self) -> bool:
         return self._parked is not None and not any(each.is_running for each in self.recordings.values())
@@ -241,9 +250,29 @@ class RoomFeed:
             recording.base[track.facts.key] = track.acknowledged
             track.recordings.add(recording.facts.recording_id)
         if self._worker is not None and not track.is_open:
-            self._open(track)
+            # What is held of it was sent before it was closed.
+            self._open(track, after=track.held.newest())
 
-    def _leaving(self) -> dict[str, int]:
+    def _send_departing(self) -> dict[str, int]:
+        """Sends what recordings still lack of tracks that they take no more.
+
+        A single takes one track at a time, so they come one after the other. Returns up to where each was sent.
+        """
+        limits = self._limits()
+        tracks = [track for track in self.tracks.values() if track.closed_at_ns is not None]
+        tracks += [self.tracks[key] for key in limits if self.tracks[key] not in tracks]
+        sent: dict[str, int] = {}
+        for track in tracks:
+            key = track.facts.key
+            for recording in self.recordings.values():
+                if recording.takes_one_track and key in (*recording.tracks, *recording.leaving):
+                    self._tell(protocol.RecordingTracks(recording.facts.recording_id, (track.handle,)))
+            sent[key] = self._send_held(track, 0, limits.get(key))
+            if key not in limits and track.is_open:
+                self._tell_condition(track)
+        return sent
+
+    def _limits(self) -> dict[str, int]:
         limits: dict[str, int] = {}
         for recording in self.recordings.values():
             for key, limit in recording.leaving.items():
@@ -291,14 +320,16 @@ class RoomFeed:
         for key in keys:
             if not self.tracks[key].is_open:
                 self._open(self.tracks[key], recording.resume.get(key))
-        self._tell(protocol.RecordingTracks(recording.facts.recording_id, self._handles(keys)))
+        if not recording.takes_one_track:
+            self._tell(protocol.RecordingTracks(recording.facts.recording_id, self._handles(keys)))
 
-    def _open(self, track: FeedTrack, resume: protocol.Resume | None = None) -> None:
+    def _open(self, track: FeedTrack, resume: protocol.Resume | None = None, after: int = 0) -> None:
         facts = track.facts
         self._index.pop(track.handle, None)
         track.handle = next(_handles)
         self._index[track.handle] = (self, track)
         track.is_open = True
+        sequence = max(track.acknowledged, after)
         self._tell(
             protocol.TrackOpen(
                 track=track.handle,
@@ -309,7 +340,7 @@ class RoomFeed:
                 sample_rate=facts.sample_rate,
                 channels=facts.channels,
                 offset_ns=resume.offset_ns if resume else None,
-                sequence=None if track.is_restored and not track.acknowledged else track.acknowledged,
+                sequence=None if track.is_restored and not sequence else sequence,
             )
         )
         if track.is_muted:

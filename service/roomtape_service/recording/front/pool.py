@@ -22,6 +22,9 @@ _EXIT_SECONDS = 5.0
 _RETRY_FAILED_SECONDS = 1.0
 """How often a recording is tried again whose files could not be written."""
 
+_RETRY_RECOVERY_SECONDS = 1.0
+"""How often the spool of a lost worker is tried again that could not be read or written."""
+
 _SOCKET_BACKLOG = 64
 
 log = structlog.get_logger(__name__)
@@ -53,6 +56,8 @@ class WorkerPool:
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._recovering = asyncio.Lock()
+        self._unrecovered: set[str] = set()
+        """Rooms of lost workers whose spools were not looked at yet: nobody knows where they go on."""
         self._stopping = False
         self._has_worker = asyncio.Event()
 
@@ -151,6 +156,9 @@ class WorkerPool:
                 self._assign(feed)
         try:
             await link.run()
+        except Exception:
+            # Whatever it was, its rooms must not stay with a worker whom nobody hears any more.
+            log.exception("worker_not_understood", worker=hello.index, generation=hello.generation)
         finally:
             self._links.remove(link)
             if not self._links:
@@ -163,8 +171,9 @@ class WorkerPool:
         feeds = [self._feeds[key] for key in link.rooms if key in self._feeds]
         for feed in feeds:
             feed.detach()
+            self._unrecovered.add(feed.facts.room_key)
         await self._wait_for_exit(link.hello)
-        recovered = await self.recover_spool()
+        recovered = await self._recover_surely()
         for segment in recovered:
             feed_of = self._by_recording.get(segment.recording_id)
             recording = feed_of.recordings.get(segment.recording_id) if feed_of else None
@@ -172,8 +181,17 @@ class WorkerPool:
                 recording.continue_after(segment.segment, segment.end_ns, segment.resume)
         self._on_recovered(recovered)
         for feed in feeds:
+            self._unrecovered.discard(feed.facts.room_key)
             if feed.worker is None and feed.recordings:
                 self._assign(feed)
+
+    async def _recover_surely(self) -> list[RecoveredSegment]:
+        while True:
+            try:
+                return await self.recover_spool()
+            except OSError:
+                log.exception("spool_not_recovered")
+                await asyncio.sleep(_RETRY_RECOVERY_SECONDS)
 
     async def _wait_for_exit(self, hello: protocol.Hello) -> None:
         lock = Path(hello.spool) / "lock"
@@ -185,7 +203,7 @@ class WorkerPool:
         await waiting
 
     def _assign(self, feed: RoomFeed) -> None:
-        if self._stopping or not self._links:
+        if self._stopping or not self._links or feed.facts.room_key in self._unrecovered:
             return
         link = min(self._links, key=lambda each: len(each.rooms))
         link.rooms.add(feed.facts.room_key)

@@ -42,6 +42,13 @@ class FeedRecording:
     leaving: dict[str, int] = field(default_factory=dict)
     stop_at_ns: int | None = None
     is_running: bool = False
+    newest_ended: int = -1
+    """The newest segment that is known to have ended."""
+
+    @property
+    def takes_one_track(self) -> bool:
+        """Whether the worker writes one track at a time."""
+        return self.facts.kind is protocol.RecordingKind.SINGLE
 
     def safe_sequence(self, key: str) -> int:
         """What of the track needs not be sent again to this recording after the loss of its worker."""
@@ -49,7 +56,10 @@ class FeedRecording:
         return max(self.base.get(key, 0), resume.sequence if resume else 0)
 
     def continue_after(self, segment: int, end_ns: int, resume: Mapping[str, protocol.Resume]) -> None:
-        """A segment ended: the next one goes on from there."""
+        """A segment ended: the next one goes on from there. Nothing if a later one is known."""
+        if segment < self.newest_ended:
+            return
+        self.newest_ended = segment
         self.next_segment = max(self.next_segment, segment + 1)
         self.position_ns = end_ns
         self.resume.update(resume)
