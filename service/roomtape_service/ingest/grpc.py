@@ -98,7 +98,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     ) -> None:
         if closed_at_ns is None:
             return
-        await self._participants.leave(room, who, closed_at_ns)
+        await self._participants.leave(room, who, closed_at_ns, session)
         session.finish(ingest_pb2.GOODBYE_REASON_CLOSED)
         await asyncio.wait({writer, ended}, return_when=asyncio.FIRST_COMPLETED)
 

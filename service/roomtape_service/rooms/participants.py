@@ -1,5 +1,7 @@
 """Participants of a room: they join, break off, come back, fall silent and leave."""
 
+from collections.abc import Iterable
+
 import structlog
 
 from roomtape.v1 import error_pb2, event_pb2, room_pb2
@@ -15,8 +17,8 @@ from roomtape_service.events.build import participant_event
 from roomtape_service.ids import Ids
 from roomtape_service.operations import Operations
 from roomtape_service.rooms.membership import Apply
-from roomtape_service.rooms.room import Connection, LiveParticipant, LiveRoom
-from roomtape_service.rooms.rooms import Rooms, append_left
+from roomtape_service.rooms.room import Connection, LiveParticipant, LiveRoom, track_key
+from roomtape_service.rooms.rooms import Rooms, append_left, track_facts
 from roomtape_service.rules.profiles import SecondSession, profile_of
 
 __all__ = ["Participants"]
@@ -49,9 +51,15 @@ class Participants:
         """A publisher's connection is gone. They stay in the room for a while, if they are in it."""
         await self._operations.run(self._disconnect(room, user_id, connection))
 
-    async def leave(self, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
-        """A participant leaves; what they published ends at the room time `at_ns`. Nothing if they have left."""
-        await self._operations.run(self._leave(room, who, at_ns))
+    async def leave(
+        self, room: LiveRoom, who: LiveParticipant, at_ns: int, connection: Connection | None
+    ) -> None:
+        """A participant leaves; what they published ends at the room time `at_ns`.
+
+        Nothing if they have left, or came back in the meantime: `connection` is the one over which they leave, or None
+        for one who is not connected.
+        """
+        await self._operations.run(self._leave(room, who, at_ns, connection))
 
     async def mute(
         self,
@@ -83,6 +91,7 @@ class Participants:
             if present is not None and present.publish_session_id == wanted.publish_session_id:
                 self._resume(room, present, wanted, connection, sent_ns)
                 return present, True
+            _refuse_other_tracks(room, wanted)
             who = LiveParticipant(
                 self._ids.token(), wanted.user_id, wanted.publish_session_id, self._clock.now_ns()
             )
@@ -131,15 +140,7 @@ class Participants:
             for track_id, track in who.tracks.items()
         }
         if offered != known:
-            tracks = ", ".join(sorted(known))
-            raise field_refusal(
-                error_pb2.ERROR_REASON_INVALID_VALUE,
-                "open.tracks",
-                f"the session {who.publish_session_id!r} has other tracks ({tracks}); resume it with the same, or "
-                "begin a new session",
-                publishSessionId=who.publish_session_id,
-                tracks=tracks,
-            )
+            raise _other_tracks(who.publish_session_id, known)
         if who.connection is not None:
             who.connection.end(_replaced(who))
         who.connection, who.lost_at_ns, who.sent_ns = connection, None, max(who.sent_ns, sent_ns)
@@ -168,9 +169,11 @@ class Participants:
             for track in who.tracks.values():
                 room.feed.lose_track(track.feed, at_ns)
 
-    async def _leave(self, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
+    async def _leave(
+        self, room: LiveRoom, who: LiveParticipant, at_ns: int, connection: Connection | None
+    ) -> None:
         async with room.lock:
-            if room.participants.get(who.user_id) is not who:
+            if room.participants.get(who.user_id) is not who or who.connection is not connection:
                 return
             others = {user: each for user, each in room.participants.items() if each is not who}
 
@@ -277,6 +280,28 @@ async def _append_joined(uow: UnitOfWork, room: LiveRoom, wanted: room_pb2.Parti
     await uow.append(participant_event(event_pb2.EVENT_TYPE_PARTICIPANT_JOINED, room.proto(), wanted))
     for track in wanted.tracks:
         await uow.append(participant_event(event_pb2.EVENT_TYPE_TRACK_STARTED, room.proto(), wanted, track))
+
+
+def _refuse_other_tracks(room: LiveRoom, wanted: room_pb2.Participant) -> None:
+    """Of a session that ended, the feed may have tracks that are still being written: they can't become others."""
+    session = wanted.publish_session_id
+    for track in wanted.tracks:
+        key = track_key(wanted.user_id, session, track.track_id)
+        known = room.feed.tracks.get(key)
+        if known is not None and known.facts != track_facts(key, wanted.user_id, track):
+            raise _other_tracks(session, [track.track_id])
+
+
+def _other_tracks(publish_session_id: str, track_ids: Iterable[str]) -> Refusal:
+    tracks = ", ".join(sorted(track_ids))
+    return field_refusal(
+        error_pb2.ERROR_REASON_INVALID_VALUE,
+        "open.tracks",
+        f"the session {publish_session_id!r} has other tracks ({tracks}); resume it with the same, or begin a new "
+        "session",
+        publishSessionId=publish_session_id,
+        tracks=tracks,
+    )
 
 
 def _chosen(who: LiveParticipant, track_id: str) -> list[str]:

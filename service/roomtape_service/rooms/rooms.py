@@ -128,9 +128,7 @@ class Rooms:
     def add_track(self, room: LiveRoom, who: LiveParticipant, proto: room_pb2.Track) -> LiveTrack:
         """Gives a participant a track, and the room's feed with it."""
         key = track_key(who.user_id, who.publish_session_id, proto.track_id)
-        codec = TRACK_CODECS[proto.codec]
-        facts = TrackFacts(key, who.user_id, codec, proto.sample_rate_hz, proto.channels)
-        track = LiveTrack(key, proto, room.feed.add_track(facts))
+        track = LiveTrack(key, proto, room.feed.add_track(track_facts(key, who.user_id, proto)))
         who.tracks[proto.track_id] = track
         return track
 
@@ -222,6 +220,11 @@ class Rooms:
         self._rooms.pop((room.app_id, room.room_id), None)
         self._by_key.pop(room.room_key, None)
         self._pool.close_room(room.room_key)
+
+
+def track_facts(key: str, user_id: str, proto: room_pb2.Track) -> TrackFacts:
+    """What a worker must know of a track."""
+    return TrackFacts(key, user_id, TRACK_CODECS[proto.codec], proto.sample_rate_hz, proto.channels)
 
 
 def room_proto(row: room_rows.RoomRow) -> room_pb2.Room:

@@ -1,6 +1,7 @@
 """What time alone does: nobody comes back to a broken connection, or to a task that is held."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import structlog
 
@@ -44,10 +45,7 @@ class Holding:
         """Looks until it is cancelled."""
         while True:
             await asyncio.sleep(self._interval_seconds)
-            try:
-                await self.look()
-            except Exception:
-                log.exception("holding_failed")
+            await self.look()
 
     async def look(self) -> None:
         """Lets those leave who did not come back, and stops the tasks that were held for long enough."""
@@ -56,9 +54,18 @@ class Holding:
             for who in list(room.participants.values()):
                 if who.lost_at_ns is not None and now_ns - who.lost_at_ns >= self._resume_wait_ns:
                     log.info("participant_not_back", room_id=room.room_id, user_id=who.user_id)
-                    await self._participants.leave(room, who, room.now_ns(who.lost_at_ns))
+                    leaving = self._participants.leave(room, who, room.now_ns(who.lost_at_ns), None)
+                    await _unless_it_fails(leaving, room_id=room.room_id, user_id=who.user_id)
         for task in self._tasks.running():
             idle_since_ns = task.idle_since_ns
             if idle_since_ns is not None and now_ns - idle_since_ns >= task.profile.hold_ns:
                 log.info("task_held_out", task_id=task.task_id)
-                await self._orders.expire(task)
+                await _unless_it_fails(self._orders.expire(task), task_id=task.task_id)
+
+
+async def _unless_it_fails(work: Awaitable[None], **whose: str) -> None:
+    """What can't be done for one is tried again at the next look, and keeps nobody else waiting."""
+    try:
+        await work
+    except Exception:
+        log.exception("holding_failed", **whose)
