@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import pytest
 from google.protobuf.message import Message
 from grpc import aio
 
 from roomtape.client import Client
 from roomtape.v1 import application_pb2, room_pb2, task_pb2
-from tests.integration.bad_input.contract import message_of, method
-from tests.integration.bad_input.refusals import Refused, read_refusal
+from tests.integration.bad_input.calling import call, refused
+from tests.integration.bad_input.refusals import Refused
 from tests.integration.bad_input.witness import Witness
 from tests.support.server import ServerProcess
 
@@ -39,30 +38,12 @@ class World:
         return self.witness.room_id
 
     async def call(self, rpc: str, request: Message) -> Message:
-        """Sends a request as it is, with no retry and no request id of a library's. Raises AioRpcError."""
-        described = method(rpc)
-        path = f"/{described.containing_service.full_name}/{described.name}"
-        encode = type(request).SerializeToString
-        decode = message_of(described.output_type.full_name).FromString
-        if not described.server_streaming:
-            unary: aio.UnaryUnaryMultiCallable[Message, Message]
-            unary = self.channel.unary_unary(path, request_serializer=encode, response_deserializer=decode)
-            return await unary(request, timeout=10)
-        stream: aio.UnaryStreamMultiCallable[Message, Message]
-        stream = self.channel.unary_stream(path, request_serializer=encode, response_deserializer=decode)
-        call = stream(request, timeout=10)
-        try:
-            first = await call.read()
-        finally:
-            call.cancel()
-        assert isinstance(first, Message)
-        return first
+        """The answer to a request, or the first of a stream. Raises AioRpcError."""
+        return await call(self.channel, rpc, request)
 
     async def refused(self, rpc: str, request: Message) -> Refused:
         """The refusal of a request. Raises AssertionError when it is answered."""
-        with pytest.raises(aio.AioRpcError) as caught:
-            await self.call(rpc, request)
-        return read_refusal(caught.value)
+        return await refused(self.channel, rpc, request)
 
     async def place(self, app_id: str = "app") -> str:
         """Where the application's log stands."""

@@ -1,0 +1,110 @@
+"""A node without workers, on a clock of its own: who has no capacity, and who does not come back in time."""
+
+import random
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from grpc import aio
+
+from roomtape.v1 import event_pb2, event_pb2_grpc, media_pb2, room_pb2, task_pb2
+from roomtape_service.app import Node
+from roomtape_service.clock import ManualClock
+from roomtape_service.ids import RandomIds
+from roomtape_service.settings import parse
+from tests.integration.bad_input.calling import call, refused
+from tests.integration.bad_input.cases import covers
+from tests.integration.bad_input.publishing import RawPublish, opening
+from tests.integration.bad_input.refusals import Expected
+from tests.integration.bad_input.witness import offer_of
+from tests.support.waiting import eventually
+
+OFFERS = [offer_of(media_pb2.CODEC_OPUS)]
+ROOM = room_pb2.DescribeRoomRequest(app_id="app", room_id="r")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def channel(tmp_path: Path, clock: ManualClock) -> AsyncIterator[aio.Channel]:
+    """To a node whose application `app` has the room `r`."""
+    settings = parse(
+        {
+            "data_dir": str(tmp_path),
+            "listen": "127.0.0.1:0",
+            "http_listen": "127.0.0.1:0",
+            "create_default_application": "app",
+            "drain_seconds": 1,
+        }
+    )
+    node = Node(settings, clock, RandomIds(), random.Random(1))
+    await node.start()
+    try:
+        async with aio.insecure_channel(f"127.0.0.1:{node.port}") as channel:
+            request = room_pb2.CreateRoomRequest(app_id="app", room_id="r")
+            await call(channel, "RoomService.CreateRoom", request)
+            yield channel
+    finally:
+        await node.aclose()
+
+
+@covers("RecordingService.StartRecord", "NO_CAPACITY")
+async def test_without_a_worker_nothing_is_started(
+    channel: aio.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roomtape_service.tasks.orders._WORKER_WAIT_SECONDS", 0.05)
+    listing = task_pb2.ListTasksRequest(app_id="app")
+    before = await call(channel, "RecordingService.ListTasks", listing)
+    request = task_pb2.StartRecordRequest(app_id="app", room_id="r", mode=task_pb2.RECORD_MODE_SINGLE)
+    told = await refused(channel, "RecordingService.StartRecord", request)
+    Expected("NO_CAPACITY").check(told)
+    assert told.retry_seconds is not None
+    assert await call(channel, "RecordingService.ListTasks", listing) == before
+
+
+async def test_who_vanishes_leaves_after_thirty_seconds_and_may_come_back_before(
+    channel: aio.Channel, clock: ManualClock
+) -> None:
+    assert not await vanish(channel, "ben")
+    clock.advance(20)
+    assert not await vanish(channel, "ada")
+    clock.advance(11)
+    await eventually(partial(are_there, channel, "ada"), "who did not come back has left, and nobody else")
+    assert await vanish(channel, "ada")
+    clock.advance(31)
+    await eventually(partial(are_there, channel), "who was back has left in the end")
+    events = event_pb2.WatchEventsRequest(app_id="app", origin=event_pb2.WATCH_ORIGIN_OLDEST)
+    events.filter.types.append(event_pb2.EVENT_TYPE_PARTICIPANT_LEFT)
+    left = []
+    async for response in event_pb2_grpc.WatchServiceStub(channel).WatchEvents(events):
+        if response.WhichOneof("item") == "event":
+            left.append(response.event.participant.user_id)
+        if len(left) == 2:
+            break
+    assert left == ["ben", "ada"]
+
+
+async def vanish(channel: aio.Channel, user_id: str) -> bool:
+    """Publishes and breaks off; whether that went on with a session. Returns when it is seen."""
+    async with RawPublish(channel) as stream:
+        opened = await stream.open(opening("r", user_id, OFFERS))
+
+    async def is_seen() -> bool:
+        return any(each.user_id == user_id and not each.connected for each in await participants(channel))
+
+    await eventually(is_seen, "the connection is seen to be broken")
+    return opened.resumed
+
+
+async def participants(channel: aio.Channel) -> list[room_pb2.Participant]:
+    described = await call(channel, "RoomService.DescribeRoom", ROOM)
+    assert isinstance(described, room_pb2.DescribeRoomResponse)
+    return list(described.room.participants)
+
+
+async def are_there(channel: aio.Channel, *user_ids: str) -> bool:
+    return [each.user_id for each in await participants(channel)] == list(user_ids)
