@@ -146,7 +146,7 @@ class Node:
         self._participants = Participants(self._rooms, self._database, self._operations, clock, ids)
         self._tasks = Tasks(self._pool, clock, ids)
         self._orders = TaskOrders(
-            self._database, self._rooms, self._tasks, self._pool, self._log, self._operations, clock, ids
+            self._database, self._rooms, self._tasks, self._pool, self._log, self._operations, ids
         )
         self._rooms.listen(self._tasks)
         self._rooms.listen(self._orders)

@@ -1,13 +1,15 @@
 """Lives of users, rooms and tasks that cross each other, told to the real service."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 import pytest_asyncio
 from grpc import aio
 
-from roomtape.client import Client
-from roomtape.v1 import media_pb2, task_pb2
+from roomtape.client import Client, RoomtapeError
+from roomtape.v1 import event_pb2, media_pb2, room_pb2, task_pb2
 from tests.integration.bad_input.publishing import RawPublish, batch, frames, opening
 from tests.support.audio import tone
 from tests.support.hearing import hear, select
@@ -62,3 +64,28 @@ async def test_users_who_chose_the_same_session_id_are_two(client: Client, chann
         files = select(segments, WAV, speaker.user_id)
         assert hear(files, speaker.hertz)
         assert not hear(files, other.hertz)
+
+
+async def test_a_room_that_closes_takes_its_task_along_state_by_state(client: Client) -> None:
+    stage, ada = Stage(client, "closes"), Speaker("ada", 500, PCM)
+    await stage.record(SINGLE, singles=[WAV])
+    await stage.join(ada)
+    await stage.talk(0.3, ada)
+    await stage.settle()
+    await client.rooms.CloseRoom(room_pb2.CloseRoomRequest(app_id="app", room_id="closes"))
+    async with asyncio.timeout(30):
+        described = await client.wait_until_complete("app", stage.task_id)
+    assert described.task.stop_reason == task_pb2.STOP_REASON_ROOM_CLOSED
+    request_filter = event_pb2.EventFilter(task_ids=[stage.task_id])
+    state = task_pb2.TASK_STATE_WAITING
+    async for event in client.watch_events(
+        "app", origin=event_pb2.WATCH_ORIGIN_OLDEST, filter=request_filter
+    ):
+        if event.type == event_pb2.EVENT_TYPE_TASK_STATE_CHANGED:
+            assert event.task.previous_state == state
+            state = event.task.task.state
+        if event.type == event_pb2.EVENT_TYPE_TASK_FILES_COMPLETE:
+            break
+    assert state == task_pb2.TASK_STATE_COMPLETED
+    with suppress(RoomtapeError):
+        await ada.live().close()

@@ -20,7 +20,8 @@ from roomtape_service.rpc import validation
 from roomtape_service.rpc.interceptors import Context
 from roomtape_service.rpc.paging import read_page, write_token
 from roomtape_service.rules.requests import MODIFIABLE_PATHS
-from roomtape_service.tasks.orders import TaskOrders, task_not_found
+from roomtape_service.tasks.orders import TaskOrders
+from roomtape_service.tasks.refusals import task_not_found
 from roomtape_service.tasks.task import task_proto
 from roomtape_service.tasks.tasks import Tasks, recording_proto
 

@@ -1,52 +1,32 @@
 """Orders to record: start, stop and modify."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from roomtape.v1 import application_pb2, error_pb2, event_pb2, segment_pb2, task_pb2
-from roomtape_service.clock import Clock
-from roomtape_service.database import applications as application_rows
-from roomtape_service.database import tasks as task_rows
+from roomtape.v1 import task_pb2
 from roomtape_service.database.database import Database
 from roomtape_service.database.orders import Order
 from roomtape_service.database.unit_of_work import UnitOfWork
-from roomtape_service.errors import Refusal, field_refusal
-from roomtape_service.events.build import task_event
 from roomtape_service.events.log import EventLog
 from roomtape_service.ids import Ids
 from roomtape_service.operations import Operations
 from roomtape_service.recording.front.pool import WorkerPool
-from roomtape_service.rooms.membership import Apply, audio_tracks
+from roomtape_service.rooms.membership import Apply
 from roomtape_service.rooms.room import LiveRoom
 from roomtape_service.rooms.rooms import Rooms
-from roomtape_service.rules.profiles import Profile, profile_of
-from roomtape_service.rules.requests import check_mode, check_output, check_subscription, filled_output
-from roomtape_service.rules.scope import desired_recordings
-from roomtape_service.tasks.completion import complete_if_done
-from roomtape_service.tasks.files import writable
-from roomtape_service.tasks.task import LiveTask, task_proto
+from roomtape_service.tasks.modifying import Modifying
+from roomtape_service.tasks.starting import Starting
+from roomtape_service.tasks.stopping import Stopping
+from roomtape_service.tasks.task import LiveTask
 from roomtape_service.tasks.tasks import Tasks
 
 __all__ = ["TaskOrders"]
 
-_WORKER_WAIT_SECONDS = 5.0
-"""How long a start waits for a worker that is just being restarted."""
-
-_RETRY_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    reply: task_pb2.StartRecordResponse
-    task: LiveTask | None = None
-    applies: Sequence[Apply] = ()
-
 
 class TaskOrders:
-    """Carries out orders: state, events and reply are one unit of work, and workers hear of it afterwards."""
+    """Carries out orders: state, events and reply are one unit of work, and workers hear of it afterwards.
+
+    An order whose caller goes away is carried out all the same.
+    """
 
     def __init__(
         self,
@@ -56,29 +36,24 @@ class TaskOrders:
         pool: WorkerPool,
         log: EventLog,
         operations: Operations,
-        clock: Clock,
         ids: Ids,
     ) -> None:
-        self._database = database
-        self._rooms = rooms
-        self._tasks = tasks
-        self._pool = pool
-        self._log = log
         self._operations = operations
-        self._clock = clock
-        self._ids = ids
+        self._starting = Starting(database, rooms, tasks, pool, log, ids)
+        self._stopping = Stopping(database, rooms, tasks)
+        self._modifying = Modifying(database, rooms, tasks)
 
     async def start(
         self, order: Order[task_pb2.StartRecordResponse], request: task_pb2.StartRecordRequest
     ) -> task_pb2.StartRecordResponse:
         """Starts a task. Raises the Refusals that the contract names at StartRecord."""
-        return await self._operations.run(self._start(order, request))
+        return await self._operations.run(self._starting.start(order, request))
 
     async def stop(
         self, order: Order[task_pb2.StopRecordResponse], task_id: str
     ) -> task_pb2.StopRecordResponse:
         """Stops a task. Raises Refusal TASK_NOT_FOUND."""
-        return await self._operations.run(self._stop(order, task_id))
+        return await self._operations.run(self._stopping.stop(order, task_id))
 
     async def modify(
         self,
@@ -87,22 +62,11 @@ class TaskOrders:
         paths: Sequence[str],
     ) -> task_pb2.ModifyRecordInfoResponse:
         """Changes what `paths` name of `mode` and `subscription`. Raises the Refusals of ModifyRecordInfo."""
-        return await self._operations.run(self._modify(order, request, paths))
+        return await self._operations.run(self._modifying.modify(order, request, paths))
 
     async def expire(self, task: LiveTask) -> None:
         """Stops a task for which nobody came back."""
-        room = self._rooms.by_key(task.room_key)
-        if room is None:
-            return
-        async with room.lock:
-            if self._tasks.find(task.task_id) is not task or task.idle_since_ns is None:
-                return
-
-            async def work(uow: UnitOfWork) -> None:
-                await self._end(uow, task, task_pb2.STOP_REASON_IDLE_TIMEOUT)
-
-            await self._database.write(work)
-            self._tasks.remove(task, room)
+        await self._operations.run(self._stopping.expire(task))
 
     async def room_changed(self, uow: UnitOfWork, room: LiveRoom, users: object) -> Sequence[Apply]:
         """Nothing: `Tasks` adjusts what is recorded."""
@@ -110,238 +74,4 @@ class TaskOrders:
 
     async def room_closed(self, uow: UnitOfWork, room: LiveRoom) -> Sequence[Apply]:
         """Stops the room's tasks with the room."""
-        applies: list[Apply] = []
-        for task in self._tasks.of_room(room.room_key):
-            await self._end(uow, task, task_pb2.STOP_REASON_ROOM_CLOSED)
-            applies.append(partial(self._tasks.remove, task, room))
-        return applies
-
-    async def _start(
-        self, order: Order[task_pb2.StartRecordResponse], request: task_pb2.StartRecordRequest
-    ) -> task_pb2.StartRecordResponse:
-        earlier = await self._database.write(order.earlier_reply) if order.request_id else None
-        if earlier is not None:
-            return earlier
-        application = await self._database.read(
-            lambda connection: application_rows.get(connection, request.app_id)
-        )
-        profile = profile_of(application.profile)
-        check_mode(request.mode)
-        check_subscription(request.subscription, profile)
-        check_output(request.output)
-        if application.service_state == application_pb2.SERVICE_STATE_DISABLED:
-            raise Refusal(
-                error_pb2.ERROR_REASON_SERVICE_DISABLED,
-                f"Recording is switched off for the application {request.app_id!r}; set its service_state.",
-                metadata={"appId": request.app_id},
-            )
-        room = self._rooms.find(request.app_id, request.room_id)
-        await self._require_worker()
-        async with room.lock:
-            if room.closed:
-                self._rooms.find(request.app_id, request.room_id)
-
-            async def work(uow: UnitOfWork) -> _Started:
-                repeated = await order.earlier_reply(uow)
-                if repeated is not None:
-                    return _Started(repeated)
-                running = self._same_client_task(room, request)
-                if running is not None:
-                    head = await self._log.head(uow.connection, request.app_id)
-                    token = self._log.resume_token(request.app_id, head)
-                    return _Started(task_pb2.StartRecordResponse(task=running.proto, resume_token=token))
-                if not profile.concurrent_tasks:
-                    self._require_free(room)
-                task = self._new_task(room, request, uow.now_ns, profile_of(application.profile))
-                self._require_containers(room, task)
-                await task_rows.insert_task(uow.connection, task.row())
-                started = await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_STARTED, task.proto))
-                reply = task_pb2.StartRecordResponse(
-                    task=started.task.task,
-                    resume_token=self._log.resume_token(request.app_id, started.sequence - 1),
-                )
-                users = audio_tracks(room.participants)
-                applies = await self._tasks.adjust(uow, task, room, users, task.proto)
-                stored = await task_rows.find_task(uow.connection, request.app_id, task.task_id)
-                assert stored is not None
-                reply.task.CopyFrom(task_proto(stored))
-                return _Started(await order.keep(uow, reply), task, applies)
-
-            result = await self._database.write(work)
-            if result.task is not None:
-                self._tasks.add(result.task)
-            for apply in result.applies:
-                apply()
-            return result.reply
-
-    async def _stop(
-        self, order: Order[task_pb2.StopRecordResponse], task_id: str
-    ) -> task_pb2.StopRecordResponse:
-        task = self._tasks.find(task_id)
-        room = self._rooms.by_key(task.room_key) if task and task.proto.app_id == order.app_id else None
-        if task is None or room is None:
-            return await self._database.write(lambda uow: self._stopped_before(uow, order, task_id))
-        async with room.lock:
-            is_running = self._tasks.find(task_id) is task
-
-            async def work(uow: UnitOfWork) -> tuple[task_pb2.StopRecordResponse, bool]:
-                earlier = await order.earlier_reply(uow)
-                if earlier is not None:
-                    return earlier, False
-                if not is_running:
-                    return await self._stopped_before(uow, order, task_id), False
-                proto = await self._end(uow, task, task_pb2.STOP_REASON_API)
-                return await order.keep(uow, task_pb2.StopRecordResponse(task=proto)), True
-
-            reply, stopped = await self._database.write(work)
-            if stopped:
-                self._tasks.remove(task, room)
-            return reply
-
-    async def _stopped_before(
-        self, uow: UnitOfWork, order: Order[task_pb2.StopRecordResponse], task_id: str
-    ) -> task_pb2.StopRecordResponse:
-        earlier = await order.earlier_reply(uow)
-        if earlier is not None:
-            return earlier
-        row = await task_rows.find_task(uow.connection, order.app_id, task_id)
-        if row is None:
-            raise task_not_found(order.app_id, task_id)
-        return await order.keep(uow, task_pb2.StopRecordResponse(task=task_proto(row)))
-
-    async def _end(
-        self, uow: UnitOfWork, task: LiveTask, reason: task_pb2.StopReason.ValueType
-    ) -> task_pb2.Task:
-        before = task.proto.state
-        await task_rows.stop_task(uow.connection, task.task_id, reason, uow.now_ns)
-        row = await task_rows.find_task(uow.connection, task.proto.app_id, task.task_id)
-        assert row is not None
-        proto = task_proto(row)
-        await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_STOPPED, proto))
-        await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_STATE_CHANGED, proto, before))
-        await complete_if_done(uow, task.proto.app_id, task.task_id)
-        return proto
-
-    async def _modify(
-        self,
-        order: Order[task_pb2.ModifyRecordInfoResponse],
-        request: task_pb2.ModifyRecordInfoRequest,
-        paths: Sequence[str],
-    ) -> task_pb2.ModifyRecordInfoResponse:
-        task = self._tasks.find(request.task_id)
-        room = self._rooms.by_key(task.room_key) if task and task.proto.app_id == order.app_id else None
-        if task is None or room is None:
-            return await self._database.write(lambda uow: self._modified_before(uow, order, request.task_id))
-        async with room.lock:
-            wanted = task.with_changes(
-                mode=request.mode if "mode" in paths else None,
-                subscription=request.subscription if "subscription" in paths else None,
-            )
-
-            async def work(
-                uow: UnitOfWork,
-            ) -> tuple[task_pb2.ModifyRecordInfoResponse, list[Apply]]:
-                earlier = await order.earlier_reply(uow)
-                if earlier is not None:
-                    return earlier, []
-                if self._tasks.find(request.task_id) is not task:
-                    await _refuse_ended(uow.connection, request.app_id, request.task_id)
-                check_mode(wanted.mode)
-                check_subscription(wanted.subscription, task.profile)
-                subscription = wanted.subscription.SerializeToString()
-                await task_rows.modify_task(uow.connection, task.task_id, wanted.mode, subscription)
-                await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_MODIFIED, wanted))
-                applies = await self._tasks.adjust(uow, task, room, audio_tracks(room.participants), wanted)
-                row = await task_rows.find_task(uow.connection, request.app_id, request.task_id)
-                assert row is not None
-                reply = task_pb2.ModifyRecordInfoResponse(task=task_proto(row))
-                applies.insert(0, lambda: task.modified(wanted))
-                return await order.keep(uow, reply), applies
-
-            reply, applies = await self._database.write(work)
-            for apply in applies:
-                apply()
-            return reply
-
-    async def _modified_before(
-        self, uow: UnitOfWork, order: Order[task_pb2.ModifyRecordInfoResponse], task_id: str
-    ) -> task_pb2.ModifyRecordInfoResponse:
-        earlier = await order.earlier_reply(uow)
-        if earlier is not None:
-            return earlier
-        await _refuse_ended(uow.connection, order.app_id, task_id)
-        raise task_not_found(order.app_id, task_id)
-
-    async def _require_worker(self) -> None:
-        if not await self._pool.wait_for_worker(_WORKER_WAIT_SECONDS):
-            raise Refusal(
-                error_pb2.ERROR_REASON_NO_CAPACITY,
-                "No worker is there to record; try again in a moment.",
-                retry_after_seconds=_RETRY_SECONDS,
-            )
-
-    def _same_client_task(self, room: LiveRoom, request: task_pb2.StartRecordRequest) -> LiveTask | None:
-        for task in self._tasks.of_room(room.room_key):
-            if request.client_task_id and task.proto.client_task_id == request.client_task_id:
-                return task
-        return None
-
-    def _require_free(self, room: LiveRoom) -> None:
-        for task in self._tasks.of_room(room.room_key):
-            raise Refusal(
-                error_pb2.ERROR_REASON_TASK_IN_USE,
-                f"The room {room.room_id!r} is being recorded by the task {task.task_id}; stop it first.",
-                metadata={"roomId": room.room_id, "taskId": task.task_id},
-            )
-
-    def _require_containers(self, room: LiveRoom, task: LiveTask) -> None:
-        desired = desired_recordings(
-            task.proto.mode, task.proto.subscription, audio_tracks(room.participants)
-        )
-        for key, tracks in desired.items():
-            if key.kind != segment_pb2.RECORDING_KIND_SINGLE:
-                continue
-            if not writable(task.proto.output.single_containers, tracks[0].codec):
-                raise field_refusal(
-                    error_pb2.ERROR_REASON_CODEC_NOT_IN_CONTAINER,
-                    "output.single_containers",
-                    f"the user {key.user_id!r} publishes PCM, which OGG does not hold untouched; add WAV or MP3",
-                    userId=key.user_id,
-                )
-
-    def _new_task(
-        self, room: LiveRoom, request: task_pb2.StartRecordRequest, now_ns: int, profile: Profile
-    ) -> LiveTask:
-        proto = task_pb2.Task(
-            task_id=self._ids.number(),
-            app_id=request.app_id,
-            room_id=request.room_id,
-            client_task_id=request.client_task_id,
-            mode=request.mode,
-            subscription=request.subscription,
-            output=filled_output(request.output, profile),
-            state=task_pb2.TASK_STATE_WAITING,
-            labels=dict(request.labels),
-        )
-        proto.start_time.FromNanoseconds(now_ns)
-        return LiveTask(room.room_key, proto, profile, now_ns)
-
-
-def task_not_found(app_id: str, task_id: str) -> Refusal:
-    """The application has no such task."""
-    return Refusal(
-        error_pb2.ERROR_REASON_TASK_NOT_FOUND,
-        f"There is no task {task_id!r} in application {app_id!r}.",
-        metadata={"appId": app_id, "taskId": task_id},
-    )
-
-
-async def _refuse_ended(connection: AsyncConnection, app_id: str, task_id: str) -> None:
-    row = await task_rows.find_task(connection, app_id, task_id)
-    if row is not None:
-        state = task_pb2.TaskState.Name(task_pb2.TaskState.ValueType(row.state))
-        raise Refusal(
-            error_pb2.ERROR_REASON_TASK_ENDED,
-            f"The task {task_id} was stopped ({state}); start a new one.",
-            metadata={"taskId": task_id, "state": state},
-        )
+        return await self._stopping.room_closed(uow, room)

@@ -25,8 +25,8 @@ class FeedTrack:
     """One track of a room's feed.
 
     `recordings` are the recordings that take it, those that are being stopped included: while there is one, frames
-    are held until the worker says that they are safe; without one, frames are acknowledged as they come. Of a track that
-    `is_restored` from before the node's start nobody knows what was acknowledged but no recording's.
+    are held until the worker says that they are safe; without one, frames are acknowledged as they come. Of a track
+    that `is_restored` from before the node's start nobody knows what was acknowledged but no recording's.
     """
 
     handle: int
