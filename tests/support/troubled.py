@@ -75,7 +75,7 @@ class _Troubled(ingest_pb2_grpc.IngestServiceServicer):
     async def aclose(self) -> None:
         await self._channel.close()
 
-    async def Publish(  # type: ignore[override]
+    async def Publish(
         self,
         request_iterator: AsyncIterator[ingest_pb2.PublishRequest],
         context: aio.ServicerContext[ingest_pb2.PublishRequest, ingest_pb2.PublishResponse],
