@@ -225,6 +225,10 @@ class Witness:
             self.clock.monotonic += SECOND_NS
         return len(self.lateness_ns)
 
+    def advance(self, track_id: str, until_ns: int) -> None:
+        # What is said to be silent is what comes before the next frame, and no more.
+        assert until_ns == START_NS + len(self.lateness_ns) * 20_000_000
+
     async def close(self, at_ns: int | None) -> None:
         self.closed_ns = at_ns
 

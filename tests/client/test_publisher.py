@@ -288,6 +288,30 @@ async def test_a_resend_does_not_claim_what_is_still_to_come(server: Scripted, c
     assert max(batches) <= 512
 
 
+async def test_silence_is_what_was_told(server: Scripted, client: Client) -> None:
+    """A live source that is late itself does not claim with its heartbeats that nothing was captured since."""
+    async with publisher(client, replace(FAST, told_silence=True)) as session:
+        messages = server.ingest.lives[0].messages
+
+        async def complete_until(time_ns: int) -> None:
+            await server.ingest.until(
+                lambda: any(
+                    message.frames.complete_time.ToNanoseconds() == time_ns
+                    and message.frames.sent_time.ToNanoseconds() > time_ns
+                    for message in messages[-1:]
+                )
+            )
+
+        joined_ns = session.start_time_ns
+        await complete_until(joined_ns)
+        await session.publish("audio", payload(0), capture_time_ns=joined_ns)
+        await complete_until(joined_ns + FRAME_NS)
+        session.advance("audio", joined_ns + 2 * FRAME_NS)
+        await complete_until(joined_ns + 2 * FRAME_NS)
+    sent = [message.frames.sent_time.ToNanoseconds() for message in messages if message.HasField("frames")]
+    assert sent == sorted(sent)
+
+
 async def test_refusals_end_the_session_with_their_error(server: Scripted, client: Client) -> None:
     missing = Refusal(error_pb2.ERROR_REASON_ROOM_NOT_FOUND, "no room 'room'")
     server.ingest.faults.append(Faults(refusal=missing))

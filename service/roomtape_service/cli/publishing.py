@@ -6,7 +6,14 @@ from pathlib import Path
 
 import av
 
-from roomtape.client import Client, Publisher, PublisherStatistics, PublishProgress, SystemClock
+from roomtape.client import (
+    Client,
+    Publisher,
+    PublisherSettings,
+    PublisherStatistics,
+    PublishProgress,
+    SystemClock,
+)
 from roomtape.client.file_publishing import publish_media
 from roomtape.client.media_file import MediaFile, MediaFrame
 from roomtape.v1 import media_pb2, room_pb2
@@ -92,6 +99,7 @@ class FilePublication:
             self.user_id,
             [self._file.offer(TRACK_ID)],
             start_time_ns=self._given_start_ns,
+            settings=PublisherSettings(told_silence=True),
             clock=self._clock,
             on_acknowledged=self._acknowledged,
         )

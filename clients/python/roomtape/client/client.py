@@ -3,6 +3,7 @@
 import random
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -206,7 +207,13 @@ class Client:
 
         return await publish_file(
             lambda offer, clock: self.publisher(
-                app_id, room_id, user_id, [offer], start_time_ns=start_time_ns, settings=settings, clock=clock
+                app_id,
+                room_id,
+                user_id,
+                [offer],
+                start_time_ns=start_time_ns,
+                settings=replace(settings or PublisherSettings(), told_silence=True),
+                clock=clock,
             ),
             path,
             track_id=track_id,

@@ -56,6 +56,8 @@ class FrameSink(Protocol):
         self, track_id: str, payload: bytes, *, capture_time_ns: int | None, media_time_ns: int | None
     ) -> int: ...
 
+    def advance(self, track_id: str, until_ns: int) -> None: ...
+
     async def close(self, at_ns: int | None) -> None: ...
 
 
@@ -128,6 +130,8 @@ async def publish_media(
     frames = first
     while frames:
         for frame in frames:
+            # A file that was read late is not silent: that it says itself, by the time of its next frame.
+            publisher.advance(track_id, start_ns + frame.media_time_ns)
             end_ns = frame.media_time_ns + frame.duration_ns
             ahead_ns = origin_ns + end_ns - clock.monotonic_ns()
             if realtime and ahead_ns > 0:

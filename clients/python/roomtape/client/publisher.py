@@ -164,7 +164,7 @@ class Publisher:
     def advance(self, track_id: str, until_ns: int) -> None:
         """Says that all of the track captured before `until_ns` was published.
 
-        On a MEDIA room's clock this is what lets the room's time go on through a pause.
+        On a MEDIA room's clock, and with `told_silence`, this is what lets the room's time go on through a pause.
         """
         self._raise_if_over()
         self._session.advance(track_id, until_ns)

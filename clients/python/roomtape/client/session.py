@@ -26,6 +26,10 @@ class PublisherSettings:
     heartbeat_seconds: float = 0.25
     """How often the clock is sent when there are no frames; the service wants it every 0.5 s."""
 
+    told_silence: bool = False
+    """Whether a live track is silent only up to where frames or `advance` say so. Otherwise time that passed without
+    frames was silence, which is wrong for a source that may be late itself: a file that is read while it plays."""
+
     window_frames: int = 16_384
     """With so many frames that are not acknowledged, `publish` waits."""
 
@@ -145,6 +149,7 @@ class PublishSession:
         for track_id, track in self.tracks.items():
             if self.is_media:
                 track.start(self.start_ns)
+            track.complete_until_ns = max(track.complete_until_ns, self.start_ns)
             track.rewind(opened.resumed)
             self._heard_ns[track_id] = now_ns
             self._queued_ns[track_id] = now_ns - round(self._settings.batch_seconds * NANOSECONDS)
@@ -228,6 +233,8 @@ class PublishSession:
     def _sent_ns(self, track: OutgoingTrack) -> int:
         """Up to which time all that was captured on the track is sent."""
         now_ns = track.complete_until_ns if self.is_media else self._clock.now_ns()
+        if self._settings.told_silence:
+            now_ns = min(now_ns, track.complete_until_ns)
         unsent_ns = track.first_unsent_capture_ns()
         return now_ns if unsent_ns is None else min(now_ns, unsent_ns)
 
