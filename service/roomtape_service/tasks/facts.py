@@ -1,10 +1,12 @@
 """What workers report of recordings, made state and events."""
 
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from roomtape.v1 import error_pb2, event_pb2, task_pb2
 from roomtape_service.database import recordings as recording_rows
@@ -24,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 _RETRIES = 5
 _RETRY_SECONDS = 0.5
+_WAITING_SECONDS = 5.0
+"""How often a fact is tried again while the database takes nothing, say for a full disk."""
 
 _WORKER_LOST = "WORKER_LOST"
 _WORKER_LOST_MESSAGE = (
@@ -35,21 +39,35 @@ _GAP_REASONS = {
     protocol.GapReason.INTERRUPTED: event_pb2.GAP_REASON_INTERRUPTED,
 }
 
+_UNAVAILABLE = (OperationalError, InterfaceError, sqlite3.OperationalError, OSError)
+"""What a database raises that takes nothing from anybody."""
+
 Fact = protocol.WorkerOp | tuple[RecoveredSegment, event_pb2.InterruptionCause.ValueType]
 
 
 class Facts:
     """Stores facts of each recording in their order; those of different recordings go side by side.
 
-    A fact that can't be stored is not lost: the spool's journal has it, and the next start reads it from there.
+    While the database takes nothing, facts wait. One that it refuses is not lost: the spool's journal has it, and the
+    next start reads it from there.
     """
 
-    def __init__(self, database: Database, segments: SegmentFacts, on_spooled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        segments: SegmentFacts,
+        on_spooled: Callable[[], None],
+        *,
+        waiting_seconds: float = _WAITING_SECONDS,
+    ) -> None:
+        """`waiting_seconds`: how often a fact is tried again that waits."""
+        self._waiting_seconds = waiting_seconds
         self._database = database
         self._segments = segments
         self._on_spooled = on_spooled
         self._waiting: dict[str, deque[Fact]] = {}
         self._draining: set[asyncio.Task[None]] = set()
+        self._is_closing = False
 
     def report(self, op: protocol.WorkerOp) -> None:
         """A worker says something of a recording."""
@@ -70,7 +88,8 @@ class Facts:
             await self._store((segment, event_pb2.INTERRUPTION_CAUSE_NODE_LOST))
 
     async def drain(self) -> None:
-        """Waits until all facts that were reported are stored."""
+        """Waits until all facts that were reported are stored, or can't be: what comes later is not waited for."""
+        self._is_closing = True
         while self._draining:
             await asyncio.wait(self._draining)
 
@@ -92,12 +111,18 @@ class Facts:
         del self._waiting[recording_id]
 
     async def _store_surely(self, fact: Fact) -> None:
-        for attempt in range(_RETRIES):
+        attempt = 0
+        while attempt < _RETRIES:
             try:
                 return await self._store(fact)
+            except _UNAVAILABLE:
+                log.exception("fact_waits", fact=type(fact).__name__)
+                attempt += self._is_closing
+                await asyncio.sleep(_RETRY_SECONDS if self._is_closing else self._waiting_seconds)
             except Exception:
                 log.exception("fact_not_stored", fact=type(fact).__name__, attempt=attempt)
-                await asyncio.sleep(_RETRY_SECONDS * (attempt + 1))
+                attempt += 1
+                await asyncio.sleep(_RETRY_SECONDS * attempt)
 
     async def _store(self, fact: Fact) -> None:
         match fact:
@@ -122,6 +147,8 @@ class Facts:
         await self._database.write(work)
 
     async def _completed(self, uow: UnitOfWork, fact: protocol.SegmentCompleted) -> None:
+        # A start that could not be stored must not cost the segment.
+        await self._segments.started(uow, _start_of(fact))
         is_new = await self._segments.completed(uow, fact)
         if is_new and fact.interrupted:
             cause = event_pb2.INTERRUPTION_CAUSE_SPOOL_UNWRITABLE
@@ -172,3 +199,14 @@ class Facts:
             return None
         row = await task_rows.find_task(uow.connection, recording.app_id, recording.task_id)
         return task_proto(row) if row else None
+
+
+def _start_of(fact: protocol.SegmentCompleted) -> protocol.SegmentStarted:
+    return protocol.SegmentStarted(
+        recording_id=fact.recording_id,
+        segment=fact.segment,
+        start_ns=fact.start_ns,
+        files=tuple(protocol.StartedFile(file.container, file.path) for file in fact.files),
+        sample_rate=fact.sample_rate,
+        channels=fact.channels,
+    )
