@@ -9,7 +9,7 @@ import pytest_asyncio
 from grpc import aio
 
 from roomtape.client import Client, RoomtapeError
-from roomtape.v1 import event_pb2, media_pb2, room_pb2, task_pb2
+from roomtape.v1 import error_pb2, event_pb2, media_pb2, room_pb2, task_pb2
 from tests.integration.bad_input.publishing import RawPublish, batch, frames, opening
 from tests.support.audio import tone
 from tests.support.hearing import hear, select
@@ -89,3 +89,24 @@ async def test_a_room_that_closes_takes_its_task_along_state_by_state(client: Cl
     assert state == task_pb2.TASK_STATE_COMPLETED
     with suppress(RoomtapeError):
         await ada.live().close()
+
+
+async def test_a_user_whom_no_container_holds_is_told_of_once(client: Client) -> None:
+    stage, ada, ben = Stage(client, "once"), Speaker("ada", 500, PCM), Speaker("ben", 900)
+    await stage.record(SINGLE, singles=[media_pb2.CONTAINER_OGG])
+    await stage.join(ada)
+    await stage.join(ben)
+    await stage.talk(0.3, ben)
+    await stage.leave(ben)
+    assert {each.user_id for each in await stage.end()} == {"ben"}
+    warned = []
+    async for event in client.watch_events(
+        "app",
+        origin=event_pb2.WATCH_ORIGIN_OLDEST,
+        filter=event_pb2.EventFilter(task_ids=[stage.task_id]),
+    ):
+        if event.type == event_pb2.EVENT_TYPE_WARNING:
+            warned.append(event.warning.reason)
+        if event.type == event_pb2.EVENT_TYPE_TASK_FILES_COMPLETE:
+            break
+    assert warned == [error_pb2.ERROR_REASON_CODEC_NOT_IN_CONTAINER]

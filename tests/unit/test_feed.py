@@ -289,3 +289,12 @@ def test_a_room_is_attached_again_only_when_nothing_of_it_runs(feed: RoomFeed) -
     assert feed.recording_stopped("r2")
     feed.resume_parked()
     assert all(each.is_running for each in feed.recordings.values())
+
+
+def test_a_worker_knows_where_it_stands_with_those_who_left(feed: RoomFeed) -> None:
+    worker, each = Worker(), recording()
+    each.continue_after(0, NOW, {"gone": protocol.Resume(30, NOW)})
+    feed.start_recording(each)
+    feed.attach(worker)
+    start = next(told for told in worker.take() if isinstance(told, protocol.RecordingStart))
+    assert start.resume == {"gone": protocol.Resume(30, NOW)}

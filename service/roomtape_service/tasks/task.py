@@ -46,6 +46,8 @@ class LiveTask:
     start_ns: int
     recordings: dict[RecordingKey, str] = field(default_factory=dict)
     idle_since_ns: int | None = None
+    refused: set[str] = field(default_factory=set)
+    """Tracks that none of the containers holds, of which watchers were told."""
 
     def row(self) -> TaskRow:
         """The task as it is first stored."""

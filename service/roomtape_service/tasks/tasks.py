@@ -1,6 +1,7 @@
 """The running tasks of a node, and what each records of its room at any moment."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import structlog
 
@@ -96,7 +97,9 @@ class Tasks:
         for key, tracks in desired.items():
             containers = self._containers(wanted, key, tracks)
             if not containers:
-                await uow.append(_not_held(wanted, key, tracks))
+                if tracks[0].key not in task.refused:
+                    await uow.append(_not_held(wanted, key, tracks))
+                    applies.append(partial(task.refused.add, tracks[0].key))
                 continue
             possible[key] = tracks
             recording_id = task.recordings.get(key)

@@ -7,6 +7,9 @@ from roomtape_service.recording import protocol
 
 __all__ = ["FeedRecording", "RecordingFacts"]
 
+_REMEMBERED_TRACKS = 256
+"""Of how many tracks a worker is told where it stands with them, although they are gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class RecordingFacts:
@@ -68,6 +71,8 @@ class FeedRecording:
         """The order to a worker to start, or to go on with, this recording."""
         facts = self.facts
         wanted = {*self.tracks, *self.leaving}
+        # Who left without having heard that all is safe comes again and sends again what is written.
+        wanted |= set(list(self.resume)[-_REMEMBERED_TRACKS:])
         return protocol.RecordingStart(
             recording_id=facts.recording_id,
             task_id=facts.task_id,
