@@ -34,6 +34,8 @@ class MixInput:
         """Frames that could not be decoded or came too late, since the last `take_rejected`."""
         self.late: MissingMedia | None = None
         """What came too late in the last delivery, in positions of the track."""
+        self._key = lane.facts.key
+        self._rate = lane.format.rate
         self._stream = MonoStream(lane.format.rate, lane.format.channels)
         self._marks: deque[Mark] = deque()
         self._end: int | None = None
@@ -114,20 +116,22 @@ class MixInput:
         self._has_news = True
 
     def _mark(self, piece: Piece, floor: int, lost: int, is_mixed: bool) -> Mark:
-        end = -(-(piece.position + piece.samples) * MIX_RATE // self.lane.format.rate)
-        is_out = end <= floor and piece.samples > 0
-        if is_out and is_mixed:
-            start = self.late.start if self.late is not None else piece.position
-            self.late = MissingMedia(start, piece.position + piece.samples, GapReason.PUBLISHER_LOST)
-        if piece.packet is None or (is_out and is_mixed):
-            self.rejected += 1
-        is_in = piece.packet is not None and not is_out
-        end = max(end, self._marks[-1].end if self._marks else floor)
-        track_end, rate = piece.position + piece.samples, self.lane.format.rate
-        return Mark(
-            *(end, 0, self.lane.facts.key, piece.sequence),
-            *(track_end, rate, piece.end_media_ns, int(is_in), lost),
-        )
+        rate = self._rate
+        track_end = piece.position + piece.samples
+        end = track_end if rate == MIX_RATE else -(-track_end * MIX_RATE // rate)
+        recorded = 1
+        if end <= floor or piece.packet is None:
+            is_late = is_mixed and end <= floor and piece.samples > 0
+            if is_late:
+                start = self.late.start if self.late is not None else piece.position
+                self.late = MissingMedia(start, track_end, GapReason.PUBLISHER_LOST)
+            if is_late or piece.packet is None:
+                self.rejected += 1
+            recorded = 0
+        last = self._marks[-1].end if self._marks else floor
+        if end < last:
+            end = last
+        return Mark(end, 0, self._key, piece.sequence, track_end, rate, piece.end_media_ns, recorded, lost)
 
     def _add(self, position: int, parts: list[bytes], floor: int) -> None:
         pcm = parts[0] if len(parts) == 1 else b"".join(parts)

@@ -6,6 +6,7 @@ that reach the whole process group do not concern it; the node says when to stop
 """
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -29,10 +30,11 @@ __all__ = ["Worker", "WorkerSettings", "main"]
 
 _TICK_NS: Final = NANOSECONDS // 4
 """How often checkpoints are written: a kill costs this and what encoders hold, together less than a second."""
-_GATHER_SECONDS: Final = 0.04
+_GATHER_SECONDS: Final = 0.08
 """After a read the worker sleeps, so that frames of many publishers cost one wake-up."""
 _GATHER_BYTES_MAX: Final = 64 * 1024
 """Not when so much comes at once: then the node has more."""
+_GC_THRESHOLDS: Final = (20_000, 20, 20)
 _NODE_WAIT_NS: Final = 30 * NANOSECONDS
 _CONNECT_PAUSE_SECONDS: Final = 0.05
 
@@ -66,6 +68,9 @@ class Worker:
 
     def run(self) -> bool:
         """Works until the node says stop (True) or is gone (False). Raises OSError, ProtocolError."""
+        # What is there now stays, and hardly anything of what comes is in a cycle: nothing to look for often.
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         self._connect()
         self._generation.open()
         folder = self._generation.folder
