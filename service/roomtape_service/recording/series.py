@@ -230,6 +230,8 @@ class SegmentSeries:
 
     def count(self, *, duplicated: int = 0, reordered: int = 0, rejected: int = 0, lost: int = 0) -> None:
         """Counts what became of frames that have no mark."""
+        if not (duplicated or reordered or rejected or lost):
+            return
         known = self._statistics
         self._statistics = dataclasses.replace(
             known,
@@ -355,7 +357,8 @@ class SegmentSeries:
             statistics = dataclasses.replace(
                 statistics, recorded=statistics.recorded + recorded, lost=statistics.lost + lost
             )
-        # What came late was lost before, in a frame that may wait for a later checkpoint, or be of the segment before.
+        # What came late was lost before, in a frame that may wait for a later checkpoint, or be of the segment
+        # before.
         told = dataclasses.replace(statistics, lost=max(0, statistics.lost))
         segment.checkpoint(end - self._start, moved, told, is_last=is_last)
         for _ in range(count):
