@@ -14,7 +14,7 @@ from tests.bench.material import Material
 from tests.bench.rows import ROWS
 
 _FOLDER = Path(__file__).resolve().parents[2] / ".bench"
-_WINDOW_SECONDS = 8.0
+_WINDOW_SECONDS = 6.0
 # For logs, where no terminal says how wide it is.
 _LOG_COLUMNS = 140
 
