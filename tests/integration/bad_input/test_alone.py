@@ -12,6 +12,7 @@ from roomtape.v1 import event_pb2, event_pb2_grpc, media_pb2, room_pb2, task_pb2
 from roomtape_service.app import Node
 from roomtape_service.clock import ManualClock
 from roomtape_service.ids import RandomIds
+from roomtape_service.recording.front.pool import WorkerPool
 from roomtape_service.settings import parse
 from tests.integration.bad_input.calling import call, refused
 from tests.integration.bad_input.cases import covers
@@ -56,7 +57,8 @@ async def channel(tmp_path: Path, clock: ManualClock) -> AsyncIterator[aio.Chann
 async def test_without_a_worker_nothing_is_started(
     channel: aio.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("roomtape_service.tasks.orders._WORKER_WAIT_SECONDS", 0.05)
+    wait = WorkerPool.wait_for_worker
+    monkeypatch.setattr(WorkerPool, "wait_for_worker", lambda pool, _seconds: wait(pool, 0.05))
     listing = task_pb2.ListTasksRequest(app_id="app")
     before = await call(channel, "RecordingService.ListTasks", listing)
     request = task_pb2.StartRecordRequest(app_id="app", room_id="r", mode=task_pb2.RECORD_MODE_SINGLE)

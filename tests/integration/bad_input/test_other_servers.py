@@ -169,9 +169,10 @@ async def test_a_defect_says_nothing_of_itself(strict: ServerProcess, channel: a
 async def test_a_stopping_server_says_so_on_every_call(tmp_path: Path) -> None:
     asked = asyncio.Event()
 
-    async def never_answer(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
-        await reader.read()
+        with closing(writer):
+            await reader.read()
 
     silent = await asyncio.start_server(never_answer, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
