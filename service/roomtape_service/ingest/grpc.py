@@ -116,7 +116,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             elif kind == "close":
                 if request.close.HasField("sent_time"):
                     check_sent_time(request.close.sent_time, "close.sent_time")
-                return self._closing_time(room, who, request.close)
+                return session.closing_ns(request.close)
             elif kind == "mute":
                 await self._mute(room, who, request.mute)
             else:
@@ -132,13 +132,6 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
                 trackId=mute.track_id,
             )
         await self._participants.mute(room, who.user_id, mute.track_id, mute.muted)
-
-    def _closing_time(self, room: LiveRoom, who: LiveParticipant, close: ingest_pb2.PublishClose) -> int:
-        if room.clock != room_pb2.ROOM_CLOCK_MEDIA:
-            return self._clock.now_ns()
-        if close.HasField("sent_time"):
-            return max(who.sent_ns, close.sent_time.seconds * NANOSECONDS + close.sent_time.nanos)
-        return who.sent_ns
 
     async def _check(self, opening: ingest_pb2.PublishOpen) -> tuple[LiveRoom, room_pb2.Participant, int]:
         validation.refuse(

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from roomtape.v1 import error_pb2, ingest_pb2
-from roomtape_service.clock import Clock
+from roomtape.v1 import error_pb2, ingest_pb2, room_pb2
+from roomtape_service.clock import NANOSECONDS, Clock
 from roomtape_service.errors import Refusal, field_refusal
 from roomtape_service.ingest.batches import check_batch, sent_ns
+from roomtape_service.ingest.publisher_clock import PublisherClock
 from roomtape_service.recording import protocol
 from roomtape_service.rooms.participants import Participants
 from roomtape_service.rooms.room import LiveParticipant, LiveRoom, LiveTrack
@@ -35,6 +36,7 @@ class PublishSession:
         self._told_at = 0.0
         self._progress = asyncio.Event()
         self._told: dict[str, int] = {}
+        self._publisher_clock = PublisherClock()
         self._rejected: list[ingest_pb2.FramesRejected] = []
         self._room: LiveRoom | None = None
         self._who: LiveParticipant | None = None
@@ -94,10 +96,28 @@ class PublishSession:
         sent = sent_ns(batch)
         if sent > who.sent_ns:
             who.sent_ns = sent
-        room.feed.push(track.feed, sequence, self._clock.now_ns(), batch.SerializeToString())
+        arrival_ns = self._clock.now_ns()
+        if batch.HasField("sent_time"):
+            self._publisher_clock.observe(
+                batch.sent_time.seconds * NANOSECONDS + batch.sent_time.nanos, arrival_ns
+            )
+        room.feed.push(track.feed, sequence, arrival_ns, batch.SerializeToString())
         while track.feed.held.is_full and not self.ended.is_set():
             self._progress.clear()
             await self._progress.wait()
+
+    def closing_ns(self, close: ingest_pb2.PublishClose) -> int:
+        """The room time at which the publisher says that their files end."""
+        room, who = self._room, self._who
+        assert room is not None
+        assert who is not None
+        sent = close.sent_time.seconds * NANOSECONDS + close.sent_time.nanos
+        if room.clock == room_pb2.ROOM_CLOCK_MEDIA:
+            return max(who.sent_ns, sent)
+        arrival_ns = self._clock.now_ns()
+        if not close.HasField("sent_time"):
+            return arrival_ns
+        return self._publisher_clock.server_ns(sent, arrival_ns)
 
     async def run_writer(self) -> None:
         """Writes acknowledgements and rejections as they come, and at last the goodbye."""
