@@ -1,4 +1,4 @@
-"""Speech-like clips, made once: Opus of 32 kbit/s in 20 ms packets, 48 kHz, mono.
+"""Spoken clips, made once out of those of the demo: Opus of 32 kbit/s in 20 ms packets, 48 kHz, mono.
 
 A talking clip is an Ogg file in which every frame is there. A silent one is a Matroska file of comfort noise with
 one packet in 400 ms, as discontinuous transmission sends it; its times show the gaps, which Ogg pages can't.
@@ -7,10 +7,13 @@ one packet in 400 ms, as discontinuous transmission sends it; its times show the
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+
+import roomtape_service.demo
 
 __all__ = ["CLIP_SECONDS", "FRAME_SECONDS", "Clip", "Material"]
 
@@ -23,7 +26,11 @@ _BITRATE = 32_000
 _TALKERS = 5
 # How libopus sends silence under DTX: 20 frames of 20 ms, of which one goes out.
 _DTX_FRAMES = 20
-_SYLLABLE = _RATE // 5
+# So far apart in the same words are the talkers.
+_APART = 5 * _RATE
+_DEMO = Path(roomtape_service.demo.__path__[0])
+
+Pcm: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.int16]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Material:
 
     def __init__(self, folder: Path) -> None:
         self.talking = [Clip(folder / f"talking-{index}.ogg") for index in range(_TALKERS)]
-        """Everybody talks, each in another voice."""
+        """Nobody stops talking, each at other words."""
         self.silent = Clip(folder / "silent.mka")
         """Nobody talks; nearly nothing is sent."""
 
@@ -57,7 +64,7 @@ class Material:
         """Makes what is missing."""
         for index, clip in enumerate(self.talking):
             if not clip.path.exists():
-                _write_ogg(clip.path, _speech(np.random.default_rng(index), 110.0 + 25.0 * index))
+                _write_ogg(clip.path, _speech(_spoken(), index))
         if not self.silent.path.exists():
             noise = np.random.default_rng(99).normal(0, 8, CLIP_SECONDS * _RATE)
             full = self.silent.path.with_suffix(".ogg")
@@ -71,36 +78,23 @@ class Material:
         return [*voices, *[self.silent] * (size - talking)]
 
 
-def _speech(random: np.random.Generator, pitch_hz: float) -> "np.ndarray[tuple[int], np.dtype[np.int16]]":
-    """Syllables: gliding harmonics under two formants, hiss between some of them, and short pauses."""
-    pieces = []
-    time = np.arange(_SYLLABLE) / _RATE
-    envelope = np.sin(np.pi * np.arange(_SYLLABLE) / _SYLLABLE) ** 0.5
-    for _ in range(CLIP_SECONDS * _RATE // _SYLLABLE):
-        kind = random.random()
-        if kind < 0.1:
-            pieces.append(random.normal(0, 20, _SYLLABLE))
-        elif kind < 0.3:
-            pieces.append(np.diff(random.normal(0, 1500, _SYLLABLE + 1)) * envelope)
-        else:
-            pieces.append(_voiced(random, time, pitch_hz) * envelope)
-    return np.clip(np.concatenate(pieces), -32_000, 32_000).astype(np.int16)
+def _spoken() -> Sequence[Pcm]:
+    """What each of the demo's clips says."""
+    decoded = []
+    for path in sorted(_DEMO.glob("*.opus")):
+        with av.open(str(path)) as container:
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=_RATE)
+            frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+        decoded.append(np.concatenate([frame.to_ndarray()[0] for frame in frames]).astype(np.int16))
+    return decoded
 
 
-def _voiced(
-    random: np.random.Generator, time: "np.ndarray[tuple[int], np.dtype[np.float64]]", pitch_hz: float
-) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    start, glide = pitch_hz * random.uniform(0.9, 1.2), random.uniform(-60, 60)
-    phase = 2 * np.pi * (start * time + glide * time**2 / 2)
-    formants_hz = random.uniform(300, 900), random.uniform(1000, 2600)
-    result = random.normal(0, 60, len(time))
-    for harmonic in range(1, 30):
-        distances = [(harmonic * pitch_hz - formant) / 250 for formant in formants_hz]
-        result += 4000 * sum(np.exp(-(distance**2)) for distance in distances) * np.sin(harmonic * phase)
-    return result
+def _speech(spoken: Sequence[Pcm], turn: int) -> Pcm:
+    """All clips one after the other and again; each turn begins elsewhere."""
+    return np.resize(np.roll(np.concatenate(spoken), -turn * _APART), CLIP_SECONDS * _RATE)
 
 
-def _write_ogg(path: Path, pcm: "np.ndarray[tuple[int], np.dtype[np.int16]]") -> None:
+def _write_ogg(path: Path, pcm: Pcm) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with av.open(str(part), "w", format="ogg", options={"page_duration": "200000"}) as container:
