@@ -15,7 +15,7 @@ from tests.support.audio import Samples, ffmpeg_decode, join, noise, opus_packet
 from tests.support.recorder import EPOCH_NS, MS, Publisher, RecorderNode, order
 
 FRAME = 960
-LIMIT_BYTES = 150_000
+LIMIT_BYTES = 240_000
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def speak(node: RecorderNode, publisher: Publisher, signal: Samples) -> No
             publisher.frame(part[at : at + FRAME].tobytes(), FRAME) for at in range(0, len(part), FRAME)
         ]
         node.write(publisher.message(publisher.batch(frames)))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.04)
 
 
 def again(node: RecorderNode, publisher: Publisher, after: int) -> None:
