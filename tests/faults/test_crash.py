@@ -22,9 +22,9 @@ from tests.support.waiting import eventually
 
 KILLS = int(os.environ.get("ROOMTAPE_TEST_KILLS", "20"))
 SEED = int(os.environ.get("ROOMTAPE_TEST_SEED", "20261121"))
-SECONDS_PER_KILL = 20
+SECONDS_PER_KILL = 60
 
-pytestmark = pytest.mark.timeout(60 + KILLS * SECONDS_PER_KILL)
+pytestmark = pytest.mark.timeout(120 + KILLS * 20)
 
 
 def acknowledged(folder: Path) -> int:
