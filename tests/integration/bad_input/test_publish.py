@@ -4,10 +4,11 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import grpc
 import numpy as np
 import pytest
 
-from roomtape.v1 import media_pb2, room_pb2, segment_pb2
+from roomtape.v1 import ingest_pb2, media_pb2, room_pb2, segment_pb2
 from tests.integration.bad_input.content import noise_frame, samples_of, without_silence
 from tests.integration.bad_input.publish_cases import AFTER_OPENED, BEFORE_OPENED, StreamCase
 from tests.integration.bad_input.publishing import RawPublish, batch, frames, opening
@@ -85,3 +86,19 @@ async def test_a_stream_ends_by_what_it_sent_and_what_was_good_before_is_kept(
         async with world.unchanged():
             await asyncio.gather(*map(end, sessions))
         await asyncio.gather(*map(look, sessions))
+
+
+async def test_a_message_that_no_server_should_hold_ends_its_stream_alone(world: World) -> None:
+    request = opening(world.witness.live_room_id, "huge", [offer_of(media_pb2.CODEC_PCM_S16LE)])
+    async with RawPublish(world.channel) as stream, RawPublish(world.channel) as neighbour:
+        await neighbour.open(opening(world.room_id, "neighbour", [offer_of(media_pb2.CODEC_PCM_S16LE)]))
+        await stream.open(request)
+        async with world.unchanged():
+            await stream.send(batch(frames([bytes(384 * 1024)] * 40)))
+            error = await stream.error()
+        # gRPC's core refuses it before it is read, so there is no reason, but there is the code.
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await neighbour.close()).reason == ingest_pb2.GOODBYE_REASON_CLOSED
+    await world.client.rooms.RemoveParticipant(
+        room_pb2.RemoveParticipantRequest(app_id="app", room_id=request.room_id, user_id="huge")
+    )

@@ -1,5 +1,6 @@
 """A server in use, and what the requests of the cases name."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -55,9 +56,9 @@ class World:
     async def unchanged(self) -> AsyncIterator[None]:
         """Raises AssertionError if an event was appended to any application while the block ran."""
         app_ids = ("app", "gme", "off")
-        before = [await self.place(app_id) for app_id in app_ids]
+        before = await asyncio.gather(*map(self.place, app_ids))
         yield
-        assert [await self.place(app_id) for app_id in app_ids] == before
+        assert await asyncio.gather(*map(self.place, app_ids)) == before
 
 
 async def prepare(server: ServerProcess, client: Client, channel: aio.Channel, witness: Witness) -> World:
