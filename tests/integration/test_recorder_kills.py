@@ -12,6 +12,7 @@ import pytest
 from roomtape_service.recording import protocol
 from roomtape_service.recording.containers.table import PAIRS
 from roomtape_service.recording.protocol import Container, RecordingKind, TrackCodec
+from roomtape_service.spool.recovery import recover
 from tests.support.audio import Samples, ffmpeg_decode, join, noise, opus_packets, tone
 from tests.support.recorder import EPOCH_NS, MS, SECOND, Publisher, RecorderNode, order
 from tests.support.resuming import ResumingNode
@@ -149,3 +150,43 @@ def check_mix(node: ResumingNode, pcm: Publisher, voice: Publisher) -> None:
     assert np.mean(np.abs(blocks).max(axis=1) > 4000) > 0.95
     assert len(mixed) == alone + len(voice.log) * FRAME
     assert sum(each.statistics.rejected for each in node.of("mix")) == 0
+
+
+@pytest.mark.parametrize(("codec", "container"), list(PAIRS))
+async def test_a_kill_costs_no_more_than_the_table_says(
+    tmp_path: Path, codec: TrackCodec, container: Container
+) -> None:
+    """In real time; the best of some tries, since a busy machine can hold up anything."""
+    allowed_ms = PAIRS[codec, container].lost_at_kill_ms
+    lost_ms = []
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        lost_ms.append(await lost_at_kill(folder, codec, container))
+        if lost_ms[-1] <= allowed_ms:
+            return
+    raise AssertionError(f"{codec} in {container} lost {lost_ms} ms, {allowed_ms} are allowed")
+
+
+async def lost_at_kill(folder: Path, codec: TrackCodec, container: Container) -> float:
+    """How much of what was sent in two seconds is not in the file, in milliseconds."""
+    publisher = Publisher(1, codec)
+    signal = noise(2.0)
+    payloads = opus_packets(signal) if codec is TrackCodec.OPUS else []
+    async with RecorderNode(folder) as recorder:
+        recorder.tell(protocol.RoomOpen(1, protocol.RoomClock.MEDIA, EPOCH_NS), publisher.open())
+        recorder.tell(order("r", container), protocol.RecordingTracks("r", (1,)))
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        for batch in range(20):
+            frames = []
+            for index in range(batch * BATCH_FRAMES, (batch + 1) * BATCH_FRAMES):
+                pcm = signal[index * FRAME : (index + 1) * FRAME].tobytes()
+                frames.append(publisher.frame(payloads[index] if payloads else pcm, FRAME))
+            await asyncio.sleep(max(0.0, started + (batch + 1) * 0.1 - clock()))
+            recorder.write(publisher.message(publisher.batch(frames)))
+        # The next batch would come now: a moment later the kill would find it.
+        await asyncio.sleep(max(0.0, started + 2.1 - clock()))
+        await recorder.kill()
+        [segment] = recover(recorder.spool)
+        return 2100 - segment.completed().sample_count / 48

@@ -461,3 +461,57 @@ async def test_a_worker_ends_with_its_node(node: RecorderNode) -> None:
     node.hang_up()
     assert await node.exit_code() == 3
     assert node.completed("r") == []
+
+
+async def test_media_that_comes_again_after_an_interruption_is_told_if_some_does_not(
+    node: RecorderNode,
+) -> None:
+    publisher = Publisher(TRACK)
+    frames = pcm_frames(publisher, noise(2.0))
+    resume = {publisher.key: protocol.Resume(40, EPOCH_NS)}
+    node.tell(protocol.RoomOpen(1, RoomClock.MEDIA, EPOCH_NS), publisher.open(sequence=40))
+    node.tell(order("r", resume=resume, next_segment=1), protocol.RecordingTracks("r", (TRACK,)))
+    send(node, publisher, frames[60:])
+    [segment] = await end(node, publisher)
+    [gap] = node.all(protocol.Gap)
+    assert gap.reason is protocol.GapReason.INTERRUPTED
+    assert (gap.from_ns, gap.to_ns) == (EPOCH_NS + 800 * MS, EPOCH_NS + 1200 * MS)
+    assert segment.statistics == FrameStatistics(recorded=40, lost=20)
+
+
+async def test_a_track_is_recorded_into_the_containers_that_can_hold_it(node: RecorderNode) -> None:
+    publisher = Publisher(TRACK)
+    begin(node, publisher, order("some", Container.OGG, Container.WAV), order("none", Container.OGG))
+    signal = noise(1.0)
+    send(node, publisher, pcm_frames(publisher, signal))
+    [segment] = await end(node, publisher, "some")
+    assert [file.container for file in segment.files] == [Container.WAV]
+    assert await node.stop("none", 0) == []
+    assert node.safe == {TRACK: 50}
+
+
+async def test_frames_longer_than_a_segment_are_whole(node: RecorderNode) -> None:
+    publisher = Publisher(TRACK)
+    begin(node, publisher, order("r", segment_ns=500 * MS))
+    signal = noise(3.0)
+    for at in range(0, len(signal), 48_000):
+        frame = publisher.frame(signal[at : at + 48_000].tobytes(), 48_000)
+        node.write(publisher.message(publisher.batch([frame])))
+    publisher.pause(SECOND)
+    node.write(publisher.message(publisher.batch()))
+    segments = await end(node, publisher)
+    heard = join([ffmpeg_decode(path_of(each, Container.WAV)) for each in segments])
+    assert np.array_equal(heard[: len(signal)], signal)
+    assert [each.sample_count for each in segments] == [48_000, 48_000, 48_000, 24_000, 24_000]
+
+
+async def test_bytes_that_are_no_batch_harm_nothing(node: RecorderNode) -> None:
+    publisher = Publisher(TRACK)
+    begin(node, publisher, order("r"))
+    signal = noise(1.0)
+    frames = pcm_frames(publisher, signal)
+    send(node, publisher, frames[:25])
+    node.write(protocol.frames_message(TRACK, EPOCH_NS, b"\xff" * 20))
+    send(node, publisher, frames[25:])
+    [segment] = await end(node, publisher)
+    assert np.array_equal(ffmpeg_decode(path_of(segment, Container.WAV)), signal)

@@ -253,3 +253,40 @@ def test_a_folder_that_is_gone_is_an_error(
 ) -> None:
     with pytest.raises(OSError, match="No such file"):
         make(str(tmp_path / "gone" / "a"), 48_000, 1)
+
+
+@pytest.mark.parametrize("container", list(Container))
+def test_files_grow_only_at_their_end(tmp_path: Path, container: Container) -> None:
+    """Parts of a file can be in a store before it is complete: what the table calls live upload."""
+    assert all(row.live_upload for row in PAIRS.values())
+    path = tmp_path / "a"
+    packets, signal = opus_packets(noise(2.0)), noise(2.0)
+    writer: ContainerWriter
+    match container:
+        case Container.MP3:
+            writer = Mp3Writer(str(path), 48_000, 1, 64_000)
+        case Container.OGG:
+            writer = OggWriter(str(path), 1, serial=7)
+        case Container.WAV:
+            writer = WavWriter(str(path), 48_000, 1)
+    halfway = b""
+    for index in range(100):
+        if container is Container.OGG:
+            writer.add_packet(packets[index], 960, 960)
+        else:
+            writer.add_pcm(signal[index * 960 : (index + 1) * 960].tobytes())
+        if index == 50:
+            size = writer.cut(writer.ready)
+            halfway = path.read_bytes()[:size]
+    writer.end()
+    size = writer.cut(96_000)
+    match container:
+        case Container.MP3:
+            finish_mp3(str(path), size, 96_000, frame_format(48_000, 1, 64_000))
+        case Container.OGG:
+            finish_ogg(str(path), size)
+        case Container.WAV:
+            finish_wav(str(path), size, 96_000, 48_000, 1)
+    first_part = 1024
+    assert len(halfway) > 2 * first_part
+    assert path.read_bytes()[first_part : len(halfway)] == halfway[first_part:]

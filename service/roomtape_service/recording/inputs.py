@@ -1,5 +1,8 @@
 """A track that the node feeds to this worker, and who takes it."""
 
+import structlog
+from google.protobuf.message import DecodeError
+
 from roomtape.v1 import ingest_pb2
 from roomtape_service.recording.protocol import Rejected, Resume, RoomOpen, TrackOpen
 from roomtape_service.recording.recording import Recording
@@ -9,6 +12,8 @@ __all__ = ["TrackInput"]
 
 _QUEUED_FRAMES_MAX = 100
 _QUEUED_BYTES_MAX = 128 * 1024
+
+log = structlog.get_logger(__name__)
 
 
 class TrackInput:
@@ -37,7 +42,12 @@ class TrackInput:
 
     def push(self, payload: bytes, arrival_ns: int) -> list[Rejected]:
         """Takes a serialized batch. Returns what was rejected, if it was looked at already."""
-        batch = ingest_pb2.FrameBatch.FromString(payload)
+        try:
+            batch = ingest_pb2.FrameBatch.FromString(payload)
+        except DecodeError as error:
+            # It would come again after every restart.
+            log.error("batch_unreadable", track=self.facts.key, error=str(error))
+            return []
         self._has_news = self._has_begun = True
         rejected: list[Rejected] = []
         if any(lane.timeline.steps(batch) for lane in self.lanes):

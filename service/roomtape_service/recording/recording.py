@@ -75,9 +75,10 @@ class Recording(ABC):
 
     def decodes(self, codec: TrackCodec) -> bool:
         """Whether some file of a track of this codec holds other than its packets."""
+        containers = self.series.containers_of(codec)
         return any(
-            codec is not TrackCodec.OPUS or PAIRS[codec, container].method is not Method.PASS
-            for container in self.order.containers
+            codec is not TrackCodec.OPUS or PAIRS[codec, each].method is not Method.PASS
+            for each in containers
         )
 
     def resume_of(self, key: str) -> Resume | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from roomtape_service.recording.closing import ClosedSegment, Closer, FailedClosing
-from roomtape_service.recording.containers.table import EXTENSIONS
+from roomtape_service.recording.containers.table import EXTENSIONS, pair
 from roomtape_service.recording.containers.wav import WAV_BYTES_MAX
 from roomtape_service.recording.decoding import SAMPLE_BYTES
 from roomtape_service.recording.positions import ns_of, samples_of
@@ -151,6 +151,10 @@ class SegmentSeries:
         """Whether a frame of the track is in no checkpoint yet."""
         return any(mark.key == key for mark in self._marks)
 
+    def containers_of(self, codec: TrackCodec) -> list[Container]:
+        """Those of the recording's containers that can hold media of a codec."""
+        return [each for each in self._containers if pair(codec, each) is not None]
+
     def begin(self, position: int, form: Format) -> None:
         """Opens a segment that begins at `position`."""
         assert self._segment is None
@@ -166,7 +170,9 @@ class SegmentSeries:
             sample_rate=form.rate,
             channels=form.channels,
             bitrate=order.bitrate,
-            files=tuple(MediaFile(each, f"{name}.{EXTENSIONS[each]}") for each in self._containers),
+            files=tuple(
+                MediaFile(each, f"{name}.{EXTENSIONS[each]}") for each in self.containers_of(form.codec)
+            ),
             resume=dict(self._resume),
         )
         services = self._services
@@ -193,7 +199,7 @@ class SegmentSeries:
         segment = self._cut() if self._ahead else self._open()
         block = len(pcm) // samples if samples else SAMPLE_BYTES
         while segment.added + samples > self._limit:
-            part = self._limit - segment.added
+            part = max(0, self._limit - segment.added)
             if part:
                 segment.add_pcm(pcm[: part * block], part)
             self.position += part
@@ -212,7 +218,7 @@ class SegmentSeries:
             self._marks.append(Mark(self.position + borrowed, self.position))
             self.position += borrowed
         while (samples := until - self.position) > 0:
-            part = min(samples, self._limit - segment.added)
+            part = min(samples, max(0, self._limit - segment.added))
             if part:
                 segment.add_silence(part)
                 self._marks.append(Mark(self.position + part, self.position))

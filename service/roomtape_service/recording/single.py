@@ -59,7 +59,8 @@ class SingleRecording(Recording):
             series.mark(_mark(series.position, key, piece, lane.format.rate, recorded=0, lost=lost))
             return
         if not series.is_open:
-            if position + samples <= self._first_position(lane):
+            is_wanted = position + samples > self._first_position(lane)
+            if not is_wanted or not series.containers_of(lane.format.codec):
                 series.mark(_mark(position, key, piece, lane.format.rate, recorded=0, lost=0))
                 return
             self._begin(lane, position)

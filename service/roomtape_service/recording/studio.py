@@ -64,7 +64,7 @@ class Studio:
             case TrackMute() | TrackLost() | TrackBack() | TrackClose():
                 self._track_changed(message)
             case RecordingStart():
-                self._recordings[message.recording_id] = self._recording(message)
+                self._start(message)
             case RecordingTracks():
                 self._set_tracks(message)
             case RecordingStop():
@@ -137,6 +137,15 @@ class Studio:
 
     def _takers(self, track: TrackInput) -> list[Recording]:
         return [each for each in self._recordings.values() if each.room.room == track.room.room]
+
+    def _start(self, order: RecordingStart) -> None:
+        self._forget_gone()
+        replaced = self._recordings.pop(order.recording_id, None)
+        if replaced is not None:
+            log.error("recording_started_twice", recording=order.recording_id)
+            replaced.stop(None)
+            self._ending.append(replaced)
+        self._recordings[order.recording_id] = self._recording(order)
 
     def _recording(self, order: RecordingStart) -> Recording:
         room = self._rooms[order.room]

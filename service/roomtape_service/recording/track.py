@@ -113,8 +113,9 @@ class Lane:
             if error and piece.samples != piece.duration:
                 error = timeline.error_samples()
             if self._gap_reason is not None and piece.samples:
-                if lost and before is not None:
-                    missing.append(MissingMedia(before, piece.position, self._gap_reason))
+                if lost:
+                    start = piece.position - lost * piece.duration if before is None else before
+                    missing.append(MissingMedia(start, piece.position, self._gap_reason))
                 self._gap_reason = None
         return pieces
 
