@@ -2,7 +2,7 @@
 
 A message is a big-endian u32 with the length of the rest, a byte for its kind, and the payload:
 
-- `C`, control: a JSON object whose `op` names one of the classes below (`RoomOpen` is `room_open`);
+- `C`, control: a JSON object whose `op` names one of the classes in `ops` (`RoomOpen` is `room_open`);
 - `F`, frames (node to worker only): the track's handle as u32, the arrival time as i64, then a serialized
   `roomtape.v1.FrameBatch` exactly as it came from the publisher.
 
@@ -20,11 +20,47 @@ import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast, get_args
 
+from roomtape_service.recording.ops import (
+    Bye,
+    Gap,
+    Hello,
+    NodeOp,
+    Op,
+    RecordingFailed,
+    RecordingStart,
+    RecordingStop,
+    RecordingStopped,
+    RecordingTracks,
+    Rejected,
+    RoomClose,
+    RoomOpen,
+    Safe,
+    SegmentCompleted,
+    SegmentStarted,
+    Shutdown,
+    TrackBack,
+    TrackClose,
+    TrackLost,
+    TrackMute,
+    TrackOpen,
+    Warning,
+    WorkerOp,
+)
 from roomtape_service.recording.plain import PlainDataError, from_plain, to_plain
+from roomtape_service.recording.vocabulary import (
+    CompletedFile,
+    Container,
+    FrameStatistics,
+    GapReason,
+    RecordingKind,
+    Resume,
+    RoomClock,
+    StartedFile,
+    TrackCodec,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -73,339 +109,6 @@ __all__ = [
 ]
 
 
-class RoomClock(StrEnum):
-    """What a room's time is made of."""
-
-    ARRIVAL = "ARRIVAL"
-    MEDIA = "MEDIA"
-
-
-class TrackCodec(StrEnum):
-    """How a track is encoded."""
-
-    OPUS = "OPUS"
-    PCM_S16LE = "PCM_S16LE"
-
-
-class Container(StrEnum):
-    """Kind of a file."""
-
-    MP3 = "MP3"
-    OGG = "OGG"
-    WAV = "WAV"
-
-
-class RecordingKind(StrEnum):
-    """What a recording is of."""
-
-    SINGLE = "SINGLE"
-    MIXED = "MIXED"
-
-
-class GapReason(StrEnum):
-    """Why media is missing."""
-
-    PUBLISHER_LOST = "PUBLISHER_LOST"
-    INTERRUPTED = "INTERRUPTED"
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Where a recording stands with a track: it has every frame up to `sequence`; `offset_ns` added to a
-    frame's media time gives its room time."""
-
-    sequence: int
-    offset_ns: int
-
-
-# Node to worker.
-
-
-@dataclass(frozen=True, slots=True)
-class RoomOpen:
-    """A room, before its tracks and recordings."""
-
-    room: int
-    clock: RoomClock
-    epoch_ns: int
-    """The room's creation: sample 0 of every position."""
-
-
-@dataclass(frozen=True, slots=True)
-class RoomClose:
-    """The room is gone; its recordings were stopped and its tracks closed before."""
-
-    room: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrackOpen:
-    """A track that some recording takes; it counts as connected."""
-
-    track: int
-    room: int
-    user_id: str
-    key: str
-    """`<publish_session_id>/<track_id>`: names the track in resume information."""
-    codec: TrackCodec
-    sample_rate: int
-    channels: int
-    offset_ns: int | None = None
-    """Mapping from media time to room time to go on with."""
-    sequence: int | None = None
-    """Newest sequence that is acknowledged already, 0 at a session's start: one that does not come after it
-    counts as lost. None: the first frame that comes is the first."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrackMute:
-    """The publisher muted or unmuted the track."""
-
-    track: int
-    muted: bool
-    at_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrackLost:
-    """The publisher's connection broke; it may come back."""
-
-    track: int
-    at_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrackBack:
-    """The publisher resumed its session."""
-
-    track: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrackClose:
-    """The track ended: files of it end at `at_ns`. The handle is gone."""
-
-    track: int
-    at_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingStart:
-    """A recording to write; its inputs follow in RecordingTracks. The node may start a recording again that
-    failed or that another worker had."""
-
-    recording_id: str
-    task_id: str
-    room: int
-    kind: RecordingKind
-    containers: tuple[Container, ...]
-    segment_ns: int
-    segment_bytes: int
-    bitrate: int
-    """Bits a second of MP3."""
-    next_segment: int
-    mute_ends_segment: bool
-    break_wait_ns: int
-    """A forward gap that is longer ends the segment instead of being filled with silence."""
-    from_ns: int
-    """Frames that end before are not recorded."""
-    resume: Mapping[str, Resume] = field(default_factory=dict)
-    """By track key."""
-    position_ns: int | None = None
-    """`end_ns` of the segment before, to go on exactly there: a MIXED recording always, a SINGLE one fills
-    with silence up to its first frame if that comes within `break_wait_ns`."""
-    expected: tuple[str, ...] = ()
-    """MIXED: keys of tracks that will be there again; the mix waits some seconds for them."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingTracks:
-    """The inputs of a recording from here on. A SINGLE recording takes the first that is not closed."""
-
-    recording_id: str
-    tracks: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingStop:
-    """Write what has arrived, end the segment, answer RecordingStopped."""
-
-    recording_id: str
-    at_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """End all segments (they do not count as interrupted), answer Bye, exit."""
-
-
-# Worker to node.
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """The worker's first message."""
-
-    index: int
-    generation: str
-    """Name of its folder in the spool."""
-    pid: int
-    spool: str
-    """Path of that folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartedFile:
-    """A file that grows."""
-
-    container: Container
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentStarted:
-    """A segment has its first checkpoint: from here on it survives the worker. A segment that is not
-    announced does not exist, and its number is used again."""
-
-    recording_id: str
-    segment: int
-    start_ns: int
-    files: tuple[StartedFile, ...]
-    sample_rate: int
-    channels: int
-
-
-@dataclass(frozen=True, slots=True)
-class CompletedFile:
-    """A complete file of a segment; `sample_count` is what a decoder puts out, `encoder_delay` what one that
-    can't read the file's tag puts out before it."""
-
-    container: Container
-    path: str
-    size: int
-    sha256: str
-    encoder_delay: int
-    sample_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class FrameStatistics:
-    """What became of a segment's frames; see roomtape.v1.FrameStatistics."""
-
-    recorded: int = 0
-    lost: int = 0
-    duplicated: int = 0
-    reordered: int = 0
-    rejected: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentCompleted:
-    """A segment is complete on the spool, and the spool's journal says so."""
-
-    recording_id: str
-    segment: int
-    start_ns: int
-    end_ns: int
-    sample_rate: int
-    channels: int
-    sample_count: int
-    """Of its timeline; a file's own count may differ by less than a packet."""
-    interrupted: bool
-    files: tuple[CompletedFile, ...]
-    statistics: FrameStatistics
-    resume: Mapping[str, Resume]
-    """Where the recording stood with its tracks at the segment's end, by track key."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingStopped:
-    """The answer to RecordingStop, after the last SegmentCompleted."""
-
-    recording_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Safe:
-    """By track handle: the newest sequence that is on the spool in every recording that takes the track."""
-
-    tracks: Mapping[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """Frames of a track that were dropped for their own fault; `reason` names an ErrorReason."""
-
-    track: int
-    first: int
-    last: int
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Media of a user that is missing in a recording."""
-
-    recording_id: str
-    user_id: str
-    from_ns: int
-    to_ns: int
-    reason: GapReason
-
-
-@dataclass(frozen=True, slots=True)
-class Warning:
-    """Something needs attention; recording goes on. `reason` names an ErrorReason."""
-
-    recording_id: str | None
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingFailed:
-    """The spool can't be written: the recording ended its segment at the last checkpoint (SegmentCompleted
-    came before, if the segment was announced) and is gone from the worker."""
-
-    recording_id: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bye:
-    """The answer to Shutdown; nothing follows."""
-
-
-NodeOp = (
-    RoomOpen
-    | RoomClose
-    | TrackOpen
-    | TrackMute
-    | TrackLost
-    | TrackBack
-    | TrackClose
-    | RecordingStart
-    | RecordingTracks
-    | RecordingStop
-    | Shutdown
-)
-WorkerOp = (
-    Hello
-    | SegmentStarted
-    | SegmentCompleted
-    | RecordingStopped
-    | Safe
-    | Rejected
-    | Gap
-    | Warning
-    | RecordingFailed
-    | Bye
-)
-Op = NodeOp | WorkerOp
-
-
 @dataclass(frozen=True, slots=True)
 class Frames:
     """A publisher's batch: `batch` is a serialized roomtape.v1.FrameBatch."""
@@ -433,30 +136,7 @@ _FRAMES_KIND = b"F"
 _MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 
 _OPS: Mapping[str, type["DataclassInstance"]] = {
-    re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): kind
-    for kind in (
-        RoomOpen,
-        RoomClose,
-        TrackOpen,
-        TrackMute,
-        TrackLost,
-        TrackBack,
-        TrackClose,
-        RecordingStart,
-        RecordingTracks,
-        RecordingStop,
-        Shutdown,
-        Hello,
-        SegmentStarted,
-        SegmentCompleted,
-        RecordingStopped,
-        Safe,
-        Rejected,
-        Gap,
-        Warning,
-        RecordingFailed,
-        Bye,
-    )
+    re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in get_args(Op)
 }
 _NAMES: Mapping[type, str] = {kind: op for op, kind in _OPS.items()}
 

@@ -1,0 +1,93 @@
+"""Words that nodes, workers and the spool have in common."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = [
+    "CompletedFile",
+    "Container",
+    "FrameStatistics",
+    "GapReason",
+    "RecordingKind",
+    "Resume",
+    "RoomClock",
+    "StartedFile",
+    "TrackCodec",
+]
+
+
+class RoomClock(StrEnum):
+    """What a room's time is made of."""
+
+    ARRIVAL = "ARRIVAL"
+    MEDIA = "MEDIA"
+
+
+class TrackCodec(StrEnum):
+    """How a track is encoded."""
+
+    OPUS = "OPUS"
+    PCM_S16LE = "PCM_S16LE"
+
+
+class Container(StrEnum):
+    """Kind of a file."""
+
+    MP3 = "MP3"
+    OGG = "OGG"
+    WAV = "WAV"
+
+
+class RecordingKind(StrEnum):
+    """What a recording is of."""
+
+    SINGLE = "SINGLE"
+    MIXED = "MIXED"
+
+
+class GapReason(StrEnum):
+    """Why media is missing."""
+
+    PUBLISHER_LOST = "PUBLISHER_LOST"
+    INTERRUPTED = "INTERRUPTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a recording stands with a track: it has every frame up to `sequence`; `offset_ns` added to a
+    frame's media time gives its room time."""
+
+    sequence: int
+    offset_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartedFile:
+    """A file that grows."""
+
+    container: Container
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedFile:
+    """A complete file of a segment; `sample_count` is what a decoder puts out, `encoder_delay` what one that
+    can't read the file's tag puts out before it."""
+
+    container: Container
+    path: str
+    size: int
+    sha256: str
+    encoder_delay: int
+    sample_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStatistics:
+    """What became of a segment's frames; see roomtape.v1.FrameStatistics."""
+
+    recorded: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+    rejected: int = 0
