@@ -74,7 +74,7 @@ def completed() -> protocol.SegmentCompleted:
 
 async def test_facts_wait_until_the_database_takes_them(database: Refusing) -> None:
     facts = Facts(database, SegmentFacts(Disk(), CountedIds()), lambda: None, waiting_seconds=0.01)
-    database.refusals = 20
+    database.refusals = 8
     facts.report(completed())
     facts.report(protocol.RecordingStopped(RECORDING))
 

@@ -115,8 +115,8 @@ class Facts:
         while attempt < _RETRIES:
             try:
                 return await self._store(fact)
-            except _UNAVAILABLE:
-                log.exception("fact_waits", fact=type(fact).__name__)
+            except _UNAVAILABLE as error:
+                log.warning("fact_waits", fact=type(fact).__name__, error=str(error))
                 attempt += self._is_closing
                 await asyncio.sleep(_RETRY_SECONDS if self._is_closing else self._waiting_seconds)
             except Exception:
