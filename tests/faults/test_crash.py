@@ -20,8 +20,8 @@ from tests.faults.publisher import FRAME_SAMPLES
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import eventually
 
-KILLS = int(os.environ.get("ROOMTAPE_TEST_KILLS", "20"))
-SEED = int(os.environ.get("ROOMTAPE_TEST_SEED", "20261121"))
+KILLS = int(os.environ.get("CRASH_KILLS", "20"))
+SEED = int(os.environ.get("CRASH_SEED", "20261121"))
 SECONDS_PER_KILL = 60
 
 pytestmark = pytest.mark.timeout(120 + KILLS * 20)
