@@ -79,13 +79,16 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             if session.refusal is not None:
                 raise session.refusal
         finally:
+            self._sessions.discard(session)
+            session.release()
             running = [task for task in (reader, writer) if task is not None]
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            self._sessions.discard(session)
-            session.release()
-            await self._participants.disconnect(room, who.user_id, session)
+            try:
+                await asyncio.gather(*running, return_exceptions=True)
+            finally:
+                # A connection that breaks ends the reading first and cancels the call a moment later, maybe here.
+                await self._participants.disconnect(room, who.user_id, session)
 
     async def _after_reading(
         self,
