@@ -1,6 +1,8 @@
 """A node without workers, on a clock of its own: who has no capacity, and who does not come back in time."""
 
+import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.integration.bad_input.refusals import Expected
 from tests.integration.bad_input.witness import offer_of
 from tests.support.waiting import eventually
 
+CROWD = 200
 OFFERS = [offer_of(media_pb2.CODEC_OPUS)]
 ROOM = room_pb2.DescribeRoomRequest(app_id="app", room_id="r")
 
@@ -31,8 +34,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def channel(tmp_path: Path, clock: ManualClock) -> AsyncIterator[aio.Channel]:
-    """To a node whose application `app` has the room `r`."""
+async def node(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Node]:
+    """Without a worker."""
     settings = parse(
         {
             "data_dir": str(tmp_path),
@@ -45,12 +48,18 @@ async def channel(tmp_path: Path, clock: ManualClock) -> AsyncIterator[aio.Chann
     node = Node(settings, clock, RandomIds(), random.Random(1))
     await node.start()
     try:
-        async with aio.insecure_channel(f"127.0.0.1:{node.port}") as channel:
-            request = room_pb2.CreateRoomRequest(app_id="app", room_id="r")
-            await call(channel, "RoomService.CreateRoom", request)
-            yield channel
+        yield node
     finally:
         await node.aclose()
+
+
+@pytest.fixture
+async def channel(node: Node) -> AsyncIterator[aio.Channel]:
+    """To the node, whose application `app` has the room `r`."""
+    async with aio.insecure_channel(f"127.0.0.1:{node.port}") as channel:
+        request = room_pb2.CreateRoomRequest(app_id="app", room_id="r")
+        await call(channel, "RoomService.CreateRoom", request)
+        yield channel
 
 
 @covers("RecordingService.StartRecord", "NO_CAPACITY")
@@ -88,6 +97,24 @@ async def test_who_vanishes_leaves_after_thirty_seconds_and_may_come_back_before
         if len(left) == 2:
             break
     assert left == ["ben", "ada"]
+
+
+async def test_a_crowd_that_vanishes_at_once_is_seen_to_be_gone(node: Node, channel: aio.Channel) -> None:
+    command = ["-m", "tests.integration.bad_input.crowd", f"127.0.0.1:{node.port}", str(CROWD)]
+    crowd = await asyncio.create_subprocess_exec(sys.executable, *command)
+
+    async def are_in() -> bool:
+        return len(await participants(channel)) == CROWD
+
+    async def are_gone() -> bool:
+        return not any(each.connected for each in await participants(channel))
+
+    try:
+        await eventually(are_in, "the crowd is in the room")
+    finally:
+        crowd.kill()
+        await crowd.wait()
+    await eventually(are_gone, "everybody is seen to be gone")
 
 
 async def vanish(channel: aio.Channel, user_id: str) -> bool:
