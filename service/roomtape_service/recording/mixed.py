@@ -11,13 +11,14 @@ from roomtape_service.recording.containers.table import MIX_CODEC
 from roomtape_service.recording.decoding import SAMPLE_BYTES
 from roomtape_service.recording.delivery import Delivery
 from roomtape_service.recording.limiter import GRID
+from roomtape_service.recording.marks import Format
 from roomtape_service.recording.mixing import Mixer, Voice
 from roomtape_service.recording.positions import position_of, samples_of
 from roomtape_service.recording.presence import Presence
 from roomtape_service.recording.protocol import RecordingStart, RoomOpen
 from roomtape_service.recording.recording import FILL_NS, Recording
 from roomtape_service.recording.resampling import MIX_RATE
-from roomtape_service.recording.series import Format, SeriesServices
+from roomtape_service.recording.series import SeriesServices
 from roomtape_service.recording.track import Lane
 from roomtape_service.recording.voices import MixInput
 

@@ -118,7 +118,7 @@ class Recording(ABC):
     def tick(self, now_ns: int) -> None:
         """Writes a checkpoint, and does what is due at `now_ns` of the monotonic clock."""
         self._guarded(lambda: self._tick(now_ns))
-        if now_ns >= self._retry_at_ns and (failure := self.series.retry_closing()) is not None:
+        if now_ns >= self._retry_at_ns and (failure := self.series.closing.retry()) is not None:
             self._retry_at_ns = now_ns + _RETRY_NS
             self._warn(failure)
 
@@ -137,7 +137,7 @@ class Recording(ABC):
 
     def closed(self, result: ClosedSegment | FailedClosing) -> None:
         """What became of a segment that was to be finished."""
-        self.series.closed(result)
+        self.series.closing.take(result)
         self._settle()
 
     @abstractmethod
@@ -207,7 +207,7 @@ class Recording(ABC):
             self._settle()
 
     def _settle(self) -> None:
-        if self.is_gone or self.series.is_closing:
+        if self.is_gone or not self.series.closing.is_empty:
             return
         if self._error is not None:
             self.is_gone = True

@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from roomtape_service.recording.closing import ClosedSegment, Closer, FailedClosing
+from roomtape_service.recording.closing import Closer, ClosingQueue
 from roomtape_service.recording.containers.table import EXTENSIONS, pair
 from roomtape_service.recording.containers.wav import WAV_BYTES_MAX
 from roomtape_service.recording.decoding import SAMPLE_BYTES
+from roomtape_service.recording.marks import Format, Mark
 from roomtape_service.recording.positions import ns_of, samples_of
 from roomtape_service.recording.protocol import (
     Container,
@@ -26,10 +27,10 @@ from roomtape_service.recording.protocol import (
     TrackCodec,
     WorkerOp,
 )
-from roomtape_service.recording.segment import SegmentWriter, WrittenSegment
+from roomtape_service.recording.segment import SegmentWriter
 from roomtape_service.spool.journal import JournalHeader, MediaFile
 
-__all__ = ["Format", "Mark", "SegmentSeries", "SeriesServices"]
+__all__ = ["SegmentSeries", "SeriesServices"]
 
 _WAV_MARGIN_BYTES: Final = 64 * 1024 * 1024
 """Size is looked at when a checkpoint is written; nothing writes as much in between."""
@@ -50,33 +51,6 @@ class SeriesServices:
     """Whether acknowledged means on the disk, and not only the kernel's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """What a segment is of."""
-
-    codec: TrackCodec
-    rate: int
-    channels: int
-
-
-class Mark(NamedTuple):
-    """`key`'s frames up to `sequence` are complete at `end`; without a key it only says where silence ends.
-
-    A checkpoint may lie at `end`, and anywhere after `free_from`. On the track, after the frame it is
-    `track_end` samples of `track_rate` since the room's epoch, and `end_media_ns` by its media time.
-    """
-
-    end: int
-    free_from: int
-    key: str | None = None
-    sequence: int = 0
-    track_end: int = 0
-    track_rate: int = 1
-    end_media_ns: int = 0
-    recorded: int = 0
-    lost: int = 0
-
-
 class SegmentSeries:
     """Writes the segments of one recording. Positions are samples of the format's rate since the room's epoch.
 
@@ -91,6 +65,8 @@ class SegmentSeries:
         """Where the next sample of the open segment goes, or went at the end of the last one."""
         self.safe: dict[str, int] = {key: resume.sequence for key, resume in order.resume.items()}
         """By track key: the newest sequence that nothing needs to be sent again of."""
+        self.closing = ClosingQueue(services.closer, services.send)
+        """Segments that are being finished."""
         self.format: Format | None = None
         """Of the open segment; None when there is none."""
         self._order = order
@@ -110,23 +86,11 @@ class SegmentSeries:
         self._is_announced = False
         self._marks: deque[Mark] = deque()
         self._statistics = FrameStatistics()
-        self._closing: deque[WrittenSegment] = deque()
-        self._failures: list[FailedClosing] = []
 
     @property
     def is_open(self) -> bool:
         """Whether a segment is being written."""
         return self._segment is not None
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether segments are still being finished."""
-        return bool(self._closing)
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a segment could not be finished when it was last tried."""
-        return bool(self._failures)
 
     @property
     def unsafe(self) -> bool:
@@ -283,7 +247,7 @@ class SegmentSeries:
         if segment.added:
             segment.end()
             self._write_checkpoint(segment, self.position, is_last=True)
-            self._close(segment.release(interrupted=False))
+            self.closing.add(segment.release(interrupted=False))
         else:
             self.safe.update((mark.key, mark.sequence) for mark in self._marks if mark.key is not None)
             segment.abandon()
@@ -296,28 +260,10 @@ class SegmentSeries:
             return
         if segment.last is not None:
             self._announce(segment)
-            self._close(segment.release(interrupted=not segment.last.is_last))
+            self.closing.add(segment.release(interrupted=not segment.last.is_last))
         else:
             segment.abandon()
         self._forget_segment()
-
-    def closed(self, result: ClosedSegment | FailedClosing) -> None:
-        """What became of a segment that was given to the closer."""
-        if isinstance(result, FailedClosing):
-            self._failures.append(result)
-            return
-        self._closing.popleft()
-        self._services.send(result.completed)
-        if self._closing:
-            self._services.closer.close_segment(self, self._closing[0])
-
-    def retry_closing(self) -> FailedClosing | None:
-        """Tries again what failed; returns what it was."""
-        if not self._failures:
-            return None
-        failure = self._failures.pop()
-        self._services.closer.close_segment(self, failure.segment)
-        return failure
 
     def _open(self) -> SegmentWriter:
         assert self._segment is not None
@@ -394,11 +340,6 @@ class SegmentSeries:
                 channels=header.channels,
             )
         )
-
-    def _close(self, segment: WrittenSegment) -> None:
-        self._closing.append(segment)
-        if len(self._closing) == 1:
-            self._services.closer.close_segment(self, segment)
 
     def _forget_segment(self) -> None:
         self._marks.clear()

@@ -1,10 +1,11 @@
 """The recording of one user: their frames as they come, in segments that end where the user's presence does."""
 
 from roomtape_service.recording.delivery import Delivery, Piece
+from roomtape_service.recording.marks import Mark
 from roomtape_service.recording.positions import position_of, samples_of
 from roomtape_service.recording.protocol import RecordingStart, RoomOpen
 from roomtape_service.recording.recording import FILL_NS, Recording
-from roomtape_service.recording.series import Mark, SeriesServices
+from roomtape_service.recording.series import SeriesServices
 from roomtape_service.recording.track import Lane
 
 __all__ = ["SingleRecording"]

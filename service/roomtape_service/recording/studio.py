@@ -27,7 +27,7 @@ from roomtape_service.recording.protocol import (
     TrackOpen,
 )
 from roomtape_service.recording.recording import Recording
-from roomtape_service.recording.series import SegmentSeries, SeriesServices
+from roomtape_service.recording.series import SeriesServices
 from roomtape_service.recording.single import SingleRecording
 
 __all__ = ["Studio"]
@@ -98,7 +98,7 @@ class Studio:
     @property
     def is_done(self) -> bool:
         """Whether every segment is finished, or can't be."""
-        return all(each.is_gone or each.series.has_failed for each in self._ending)
+        return all(each.is_gone or each.series.closing.has_failed for each in self._ending)
 
     def _frames(self, message: Frames) -> None:
         self._arrival_ns = max(self._arrival_ns, message.arrival_ns)
@@ -190,12 +190,10 @@ class Studio:
             self._tell_rejected(track.deliver(now_ns, everything=True))
 
     def _take_closed(self) -> None:
-        by_series: dict[SegmentSeries, Recording] = {
-            each.series: each for each in [*self._recordings.values(), *self._ending]
-        }
-        for owner, result in self._services.closer.take_results():
-            if isinstance(owner, SegmentSeries) and owner in by_series:
-                by_series[owner].closed(result)
+        owners = {each.series.closing: each for each in [*self._recordings.values(), *self._ending]}
+        for queue, result in self._services.closer.take_results():
+            if queue in owners:
+                owners[queue].closed(result)
 
     def _forget_gone(self) -> None:
         self._ending = [each for each in self._ending if not each.is_gone]

@@ -5,10 +5,10 @@ from typing import Protocol
 from roomtape.v1 import ingest_pb2
 from roomtape_service.recording.decoding import SAMPLE_BYTES, is_silent, payload_decoder, samples_in
 from roomtape_service.recording.delivery import Delivery, MissingMedia, Piece
+from roomtape_service.recording.marks import Format
 from roomtape_service.recording.opus import CorruptPacketError
 from roomtape_service.recording.protocol import GapReason, Rejected, RoomOpen, TrackOpen
 from roomtape_service.recording.reorder import TrackFrame
-from roomtape_service.recording.series import Format
 from roomtape_service.recording.timeline import FrameTimeError, TrackTimeline
 
 __all__ = ["Lane", "TrackTaker"]

@@ -5,10 +5,10 @@ from typing import Final
 
 from roomtape_service.clock import NANOSECONDS
 from roomtape_service.recording.delivery import Delivery, MissingMedia, Piece
+from roomtape_service.recording.marks import Mark
 from roomtape_service.recording.mixing import Voice
 from roomtape_service.recording.protocol import GapReason, RoomClock
 from roomtape_service.recording.resampling import MIX_RATE, MonoStream
-from roomtape_service.recording.series import Mark
 from roomtape_service.recording.track import Lane
 
 __all__ = ["MixInput"]
