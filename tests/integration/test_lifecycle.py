@@ -12,13 +12,13 @@ from roomtape.client import Client, RoomtapeError
 from roomtape.v1 import error_pb2, event_pb2, media_pb2, room_pb2, task_pb2
 from tests.integration.bad_input.publishing import RawPublish, batch, frames, opening
 from tests.support.audio import tone
-from tests.support.hearing import hear, select
+from tests.support.hearing import assert_heard, hear, select, spoken_by
 from tests.support.server import ServerProcess, running_server
-from tests.support.stage import PCM, Speaker, Stage
+from tests.support.stage import OPUS, PCM, Sound, Speaker, Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-WAV = media_pb2.CONTAINER_WAV
+MP3, OGG, WAV = media_pb2.CONTAINER_MP3, media_pb2.CONTAINER_OGG, media_pb2.CONTAINER_WAV
 SINGLE = task_pb2.RECORD_MODE_SINGLE
 
 
@@ -110,3 +110,24 @@ async def test_a_user_whom_no_container_holds_is_told_of_once(client: Client) ->
         if event.type == event_pb2.EVENT_TYPE_TASK_FILES_COMPLETE:
             break
     assert warned == [error_pb2.ERROR_REASON_CODEC_NOT_IN_CONTAINER]
+
+
+@pytest.mark.parametrize("codecs", [(OPUS, PCM), (PCM, OPUS)], ids=["opus-pcm", "pcm-opus"])
+async def test_a_user_who_changes_the_codec_is_written_into_what_holds_it(
+    client: Client, codecs: tuple[Sound, Sound]
+) -> None:
+    first, second = codecs
+    stage = Stage(client, f"codec-{first.codec}")
+    await stage.record(SINGLE, singles=[OGG, MP3])
+    speakers = []
+    for sound, hertz in ((first, 500), (second, 900)):
+        ada = Speaker("ada", hertz, sound)
+        await stage.join(ada)
+        await stage.talk(0.5, ada)
+        await stage.settle()
+        await stage.leave(ada)
+        speakers.append(ada)
+    segments = await stage.end()
+    assert_heard(select(segments, MP3, "ada"), spoken_by(speakers[:1]))
+    opus = next(each for each in speakers if each.sound is OPUS)
+    assert hear(select(segments, OGG, "ada"), opus.hertz)

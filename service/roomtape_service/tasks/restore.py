@@ -80,7 +80,7 @@ async def _resume(database: Database, row: TaskRow, room: LiveRoom, tasks: Tasks
     resumed: list[FeedRecording] = []
     for recording in recordings:
         tracks = desired.get(recording_key(recording), ())
-        feed_recording = FeedRecording(tasks.facts_of(task, room, recording, tracks))
+        feed_recording = FeedRecording(tasks.facts_of(task, room, recording))
         await database.read(partial(_load_resume_points, recording, feed_recording))
         feed_recording.tracks = tuple(track.key for track in tracks)
         resumed.append(feed_recording)

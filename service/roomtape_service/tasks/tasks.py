@@ -95,8 +95,7 @@ class Tasks:
         desired = desired_recordings(wanted.mode, wanted.subscription, users)
         possible: dict[RecordingKey, tuple[AudioTrack, ...]] = {}
         for key, tracks in desired.items():
-            containers = self._containers(wanted, key, tracks)
-            if not containers:
+            if not _is_held(wanted, key, tracks):
                 if tracks[0].key not in task.refused:
                     await uow.append(_not_held(wanted, key, tracks))
                     applies.append(partial(task.refused.add, tracks[0].key))
@@ -106,7 +105,7 @@ class Tasks:
             if recording_id is None:
                 recording_id = self._ids.token()
                 await self._begin(uow, wanted, recording_id, key)
-                facts = self._facts(task, room, recording_id, key, containers, uow.now_ns)
+                facts = self._facts(task, room, recording_id, key, uow.now_ns)
                 applies.append(self._starter(task, room, key, facts))
             applies.append(_setter(room, recording_id, tracks))
         for key, recording_id in task.recordings.items():
@@ -124,22 +123,9 @@ class Tasks:
             room.feed.start_recording(recording)
             self._pool.register(room.feed, row.recording_id)
 
-    def facts_of(
-        self, task: LiveTask, room: LiveRoom, row: RecordingRow, tracks: Sequence[AudioTrack]
-    ) -> RecordingFacts:
+    def facts_of(self, task: LiveTask, room: LiveRoom, row: RecordingRow) -> RecordingFacts:
         """What workers must know of a stored recording."""
-        key = recording_key(row)
-        containers = self._containers(task.proto, key, tracks)
-        return self._facts(task, room, row.recording_id, key, containers, row.start_ns)
-
-    def _containers(
-        self, task: task_pb2.Task, key: RecordingKey, tracks: Sequence[AudioTrack]
-    ) -> tuple[protocol.Container, ...]:
-        if key.kind == segment_pb2.RECORDING_KIND_MIXED:
-            return tuple(CONTAINERS[each] for each in task.output.mixed_containers)
-        if not tracks:
-            return tuple(CONTAINERS[each] for each in task.output.single_containers)
-        return writable(task.output.single_containers, tracks[0].codec)
+        return self._facts(task, room, row.recording_id, recording_key(row), row.start_ns)
 
     async def _begin(
         self, uow: UnitOfWork, task: task_pb2.Task, recording_id: str, key: RecordingKey
@@ -162,16 +148,18 @@ class Tasks:
         room: LiveRoom,
         recording_id: str,
         key: RecordingKey,
-        containers: tuple[protocol.Container, ...],
         now_ns: int,
     ) -> RecordingFacts:
         output = task.proto.output
+        is_mix = key.kind == segment_pb2.RECORDING_KIND_MIXED
+        # A user may come back with another codec: of a single's containers each segment has those that hold it.
+        containers = output.mixed_containers if is_mix else output.single_containers
         is_live = room.clock != room_pb2.ROOM_CLOCK_MEDIA
         return RecordingFacts(
             recording_id=recording_id,
             task_id=task.task_id,
             kind=_KINDS[key.kind],
-            containers=containers,
+            containers=tuple(CONTAINERS[each] for each in containers),
             segment_ns=output.segment_duration.ToNanoseconds(),
             segment_bytes=task.profile.segment_bytes,
             bitrate=output.audio_bitrate_bps,
@@ -240,6 +228,12 @@ def _setter(room: LiveRoom, recording_id: str, tracks: Iterable[AudioTrack]) -> 
             room.feed.set_tracks(recording_id, keys)
 
     return apply
+
+
+def _is_held(task: task_pb2.Task, key: RecordingKey, tracks: Sequence[AudioTrack]) -> bool:
+    if key.kind == segment_pb2.RECORDING_KIND_MIXED:
+        return True
+    return bool(writable(task.output.single_containers, tracks[0].codec))
 
 
 def _not_held(task: task_pb2.Task, key: RecordingKey, tracks: Sequence[AudioTrack]) -> event_pb2.Event:
