@@ -68,7 +68,8 @@ async def pool(tmp_path: Path) -> AsyncIterator[WorkerPool]:
 
 
 def recorded_room(pool: WorkerPool) -> RoomFeed:
-    feed = pool.feed(FeedFacts("room", protocol.RoomClock.ARRIVAL, NOW))
+    feed = pool.feed(FeedFacts("room", protocol.RoomClock.ARRIVAL))
+    feed.begin(NOW)
     facts = RecordingFacts(
         recording_id="r1",
         task_id="t1",

@@ -35,7 +35,9 @@ def index() -> TrackIndex:
 
 @pytest.fixture
 def feed(index: TrackIndex) -> RoomFeed:
-    return RoomFeed(FeedFacts("room", protocol.RoomClock.ARRIVAL, NOW), index)
+    feed = RoomFeed(FeedFacts("room", protocol.RoomClock.ARRIVAL), index)
+    feed.begin(NOW)
+    return feed
 
 
 def recording(name: str = "r1") -> FeedRecording:

@@ -8,7 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape_service.database.tables import rooms
 
-__all__ = ["RoomRow", "close_room", "insert_room", "open_rooms"]
+__all__ = ["NO_EPOCH_NS", "RoomRow", "close_room", "insert_room", "open_rooms", "set_epoch"]
+
+NO_EPOCH_NS = -1
+"""The epoch of a room on a MEDIA clock to which nobody has come yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,11 @@ async def insert_room(connection: AsyncConnection, row: RoomRow) -> None:
             create_ns=row.create_ns,
         )
     )
+
+
+async def set_epoch(connection: AsyncConnection, room_key: str, epoch_ns: int) -> None:
+    """Somebody came to a room with `NO_EPOCH_NS`: its time begins."""
+    await connection.execute(sa.update(rooms).where(rooms.c.room_key == room_key).values(epoch_ns=epoch_ns))
 
 
 async def close_room(connection: AsyncConnection, room_key: str, close_ns: int) -> None:

@@ -20,6 +20,7 @@ from roomtape_service.recording.vocabulary import (
 )
 
 __all__ = [
+    "BEFORE_ALL_NS",
     "Bye",
     "Gap",
     "Hello",
@@ -46,6 +47,9 @@ __all__ = [
     "WorkerOp",
 ]
 
+BEFORE_ALL_NS = 0
+"""A room time before all media: what ends there ends where it stands, and nothing is filled up to it."""
+
 # Node to worker.
 
 
@@ -56,7 +60,7 @@ class RoomOpen:
     room: int
     clock: RoomClock
     epoch_ns: int
-    """The room's creation: sample 0 of every position."""
+    """The room's creation, or on a MEDIA clock when its first participant joined: sample 0 of every position."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast, get_args
 
 from roomtape_service.recording.ops import (
+    BEFORE_ALL_NS,
     Bye,
     Gap,
     Hello,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 __all__ = [
+    "BEFORE_ALL_NS",
     "Bye",
     "CompletedFile",
     "Container",

@@ -8,6 +8,7 @@ from roomtape.v1 import error_pb2, event_pb2, room_pb2
 from roomtape_service.clock import Clock
 from roomtape_service.database import applications as application_rows
 from roomtape_service.database import participants as participant_rows
+from roomtape_service.database import rooms as room_rows
 from roomtape_service.database.database import Database
 from roomtape_service.database.orders import Order
 from roomtape_service.database.participants import ParticipantRow
@@ -16,6 +17,7 @@ from roomtape_service.errors import Refusal, field_refusal
 from roomtape_service.events.build import participant_event
 from roomtape_service.ids import Ids
 from roomtape_service.operations import Operations
+from roomtape_service.recording import protocol
 from roomtape_service.rooms.membership import Apply
 from roomtape_service.rooms.room import Connection, LiveParticipant, LiveRoom, track_key
 from roomtape_service.rooms.rooms import Rooms, append_left, track_facts
@@ -96,11 +98,14 @@ class Participants:
                 self._ids.token(), wanted.user_id, wanted.publish_session_id, self._clock.now_ns()
             )
             row = _row(room, who, wanted)
+            is_first = room.epoch_ns is None
 
             async def work(uow: UnitOfWork) -> list[Apply]:
                 if present is not None:
                     await self._refuse_second(uow, room, present)
                     await append_left(uow, room, present)
+                if is_first:
+                    await room_rows.set_epoch(uow.connection, room.room_key, sent_ns)
                 await participant_rows.insert_participant(uow.connection, row)
                 await _append_joined(uow, room, wanted)
                 others = {user: each for user, each in room.participants.items() if each is not present}
@@ -113,8 +118,10 @@ class Participants:
                 applies = await self._database.write(work)
             except BaseException:
                 for track in who.tracks.values():
-                    room.feed.close_track(track.feed, room.epoch_ns)
+                    room.feed.close_track(track.feed, protocol.BEFORE_ALL_NS)
                 raise
+            if is_first:
+                room.begin(sent_ns)
             if present is not None:
                 self._depart(room, present, room.now_ns(self._clock.now_ns()))
                 _end(present, _replaced(present))

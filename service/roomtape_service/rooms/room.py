@@ -88,9 +88,11 @@ class LiveRoom:
     app_id: str
     room_id: str
     clock: room_pb2.RoomClock.ValueType
-    epoch_ns: int
     create_ns: int
     feed: RoomFeed
+    epoch_ns: int | None
+    """From where workers count: the room's creation, or on a MEDIA clock when the first participant joined; None before
+    that."""
     participants: dict[str, LiveParticipant] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
@@ -105,4 +107,10 @@ class LiveRoom:
         """The room's time: the server's, or on a MEDIA clock the newest that a publisher has reached."""
         if self.clock != room_pb2.ROOM_CLOCK_MEDIA:
             return server_ns
-        return max((who.sent_ns for who in self.participants.values()), default=self.epoch_ns)
+        begun_ns = self.create_ns if self.epoch_ns is None else self.epoch_ns
+        return max((who.sent_ns for who in self.participants.values()), default=begun_ns)
+
+    def begin(self, epoch_ns: int) -> None:
+        """The first participant joins on a MEDIA clock: files may be of years before or after the room was opened."""
+        self.epoch_ns = epoch_ns
+        self.feed.begin(epoch_ns)

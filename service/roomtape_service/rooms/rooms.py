@@ -147,7 +147,8 @@ class Rooms:
         async with self._opening:
             existing = self._rooms.get((order.app_id, room_id))
             now_ns = self._clock.now_ns()
-            row = room_rows.RoomRow(self._ids.token(), order.app_id, room_id, clock, now_ns, now_ns)
+            epoch_ns = room_rows.NO_EPOCH_NS if clock == room_pb2.ROOM_CLOCK_MEDIA else now_ns
+            row = room_rows.RoomRow(self._ids.token(), order.app_id, room_id, clock, epoch_ns, now_ns)
 
             async def work(uow: UnitOfWork) -> tuple[room_pb2.CreateRoomResponse, bool]:
                 earlier = await order.earlier_reply(uow)
@@ -198,8 +199,11 @@ class Rooms:
 
     def _add(self, row: room_rows.RoomRow) -> LiveRoom:
         clock = room_pb2.RoomClock.ValueType(row.clock)
-        feed = self._pool.feed(FeedFacts(row.room_key, _CLOCKS[clock], row.epoch_ns))
-        room = LiveRoom(row.room_key, row.app_id, row.room_id, clock, row.epoch_ns, row.create_ns, feed)
+        epoch_ns = None if row.epoch_ns == room_rows.NO_EPOCH_NS else row.epoch_ns
+        feed = self._pool.feed(FeedFacts(row.room_key, _CLOCKS[clock]))
+        if epoch_ns is not None:
+            feed.begin(epoch_ns)
+        room = LiveRoom(row.room_key, row.app_id, row.room_id, clock, row.create_ns, feed, epoch_ns)
         self._rooms[(row.app_id, row.room_id)] = room
         self._by_key[row.room_key] = room
         return room

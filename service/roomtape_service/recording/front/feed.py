@@ -32,7 +32,6 @@ class FeedFacts:
 
     room_key: str
     clock: protocol.RoomClock
-    epoch_ns: int
 
 
 class RoomFeed:
@@ -46,17 +45,23 @@ class RoomFeed:
         self._handle = 0
         self._worker: WorkerChannel | None = None
         self._parked: WorkerChannel | None = None
+        self._epoch_ns: int | None = None
 
     @property
     def worker(self) -> WorkerChannel | None:
         """The worker that has the room now, or will have it again in a moment."""
         return self._worker or self._parked
 
+    def begin(self, epoch_ns: int) -> None:
+        """Says from where workers count samples. Before anything is recorded, since positions depend on it."""
+        self._epoch_ns = epoch_ns
+
     def attach(self, worker: WorkerChannel) -> None:
         """Gives the room to `worker`, under new handles: it knows nothing of the room."""
+        assert self._epoch_ns is not None
         self._worker, self._parked = worker, None
         self._handle = next(_handles)
-        self._tell(protocol.RoomOpen(self._handle, self.facts.clock, self.facts.epoch_ns))
+        self._tell(protocol.RoomOpen(self._handle, self.facts.clock, self._epoch_ns))
         for track in self.tracks.values():
             track.is_open = False
         for recording in self.recordings.values():
@@ -190,7 +195,7 @@ class RoomFeed:
             return self._is_parked()
         for recording in self.recordings.values():
             if recording.is_running and recording.stop_at_ns is None:
-                self._tell(protocol.RecordingStop(recording.facts.recording_id, self.facts.epoch_ns))
+                self._tell(protocol.RecordingStop(recording.facts.recording_id, protocol.BEFORE_ALL_NS))
         self._parked, self._worker = self._worker, None
         return self._is_parked()
 
@@ -201,7 +206,7 @@ class RoomFeed:
             return
         for track in self.tracks.values():
             if track.is_open and track.closed_at_ns is None:
-                worker.send(protocol.encode(protocol.TrackClose(track.handle, self.facts.epoch_ns)))
+                worker.send(protocol.encode(protocol.TrackClose(track.handle, protocol.BEFORE_ALL_NS)))
         worker.send(protocol.encode(protocol.RoomClose(self._handle)))
         self.attach(worker)
 
@@ -296,7 +301,7 @@ class RoomFeed:
             return
         track.acknowledge_all()
         if track.is_open and track.closed_at_ns is None:
-            self._tell(protocol.TrackClose(track.handle, self.facts.epoch_ns))
+            self._tell(protocol.TrackClose(track.handle, protocol.BEFORE_ALL_NS))
             track.is_open = False
         self._forget_if_done(track)
 
@@ -344,13 +349,13 @@ class RoomFeed:
             )
         )
         if track.is_muted:
-            self._tell(protocol.TrackMute(track.handle, True, self.facts.epoch_ns))
+            self._tell(protocol.TrackMute(track.handle, True, protocol.BEFORE_ALL_NS))
 
     def _tell_condition(self, track: FeedTrack) -> None:
         if track.closed_at_ns is not None:
             self._tell(protocol.TrackClose(track.handle, track.closed_at_ns))
         elif not track.is_connected:
-            self._tell(protocol.TrackLost(track.handle, self.facts.epoch_ns))
+            self._tell(protocol.TrackLost(track.handle, protocol.BEFORE_ALL_NS))
 
     def _tell_stop(self, recording: FeedRecording) -> None:
         if recording.stop_at_ns is not None and recording.is_running:
