@@ -9,7 +9,15 @@ from typing import TypeAlias, TypeVar
 
 from roomtape.v1 import segment_pb2, task_pb2
 
-__all__ = ["SEGMENT_EDGES", "TASK_EDGES", "TRIGGER_MESSAGE", "StateRule", "sources", "triggers"]
+__all__ = [
+    "SEGMENT_EDGES",
+    "TASK_EDGES",
+    "TRIGGER_MESSAGE",
+    "StateRule",
+    "sources",
+    "triggers",
+    "triggers_removed",
+]
 
 TaskState: TypeAlias = task_pb2.TaskState.ValueType
 SegmentState: TypeAlias = segment_pb2.SegmentState.ValueType
@@ -30,10 +38,30 @@ TASK_EDGES: Mapping[TaskState, frozenset[TaskState]] = {
 }
 
 SEGMENT_EDGES: Mapping[SegmentState, frozenset[SegmentState]] = {
-    segment_pb2.SEGMENT_STATE_RECORDING: frozenset({segment_pb2.SEGMENT_STATE_SPOOLED}),
-    segment_pb2.SEGMENT_STATE_SPOOLED: frozenset({segment_pb2.SEGMENT_STATE_UPLOADING}),
-    segment_pb2.SEGMENT_STATE_UPLOADING: frozenset({segment_pb2.SEGMENT_STATE_UPLOADED}),
-    segment_pb2.SEGMENT_STATE_UPLOADED: frozenset(),
+    segment_pb2.SEGMENT_STATE_RECORDING: frozenset(
+        {segment_pb2.SEGMENT_STATE_SPOOLED, segment_pb2.SEGMENT_STATE_LOST}
+    ),
+    segment_pb2.SEGMENT_STATE_SPOOLED: frozenset(
+        {
+            segment_pb2.SEGMENT_STATE_UPLOADING,
+            segment_pb2.SEGMENT_STATE_ABANDONED,
+            segment_pb2.SEGMENT_STATE_LOST,
+        }
+    ),
+    segment_pb2.SEGMENT_STATE_UPLOADING: frozenset(
+        {
+            segment_pb2.SEGMENT_STATE_UPLOADED,
+            segment_pb2.SEGMENT_STATE_ABANDONED,
+            segment_pb2.SEGMENT_STATE_LOST,
+        }
+    ),
+    segment_pb2.SEGMENT_STATE_UPLOADED: frozenset(
+        {segment_pb2.SEGMENT_STATE_DELETED, segment_pb2.SEGMENT_STATE_EXPIRED}
+    ),
+    segment_pb2.SEGMENT_STATE_DELETED: frozenset(),
+    segment_pb2.SEGMENT_STATE_EXPIRED: frozenset(),
+    segment_pb2.SEGMENT_STATE_ABANDONED: frozenset(),
+    segment_pb2.SEGMENT_STATE_LOST: frozenset(),
 }
 
 TRIGGER_MESSAGE = "state edge refused"
@@ -82,3 +110,14 @@ def triggers(dialect: str) -> Iterator[str]:
                 f"CREATE TRIGGER {name} BEFORE UPDATE OF state ON {rule.table} FOR EACH ROW "
                 f"WHEN ({refused}) EXECUTE FUNCTION {name}()"
             )
+
+
+def triggers_removed(dialect: str) -> Iterator[str]:
+    """DDL that takes away what `triggers` made, for a migration that changes the edges."""
+    for rule in _RULES:
+        name = f"{rule.table}_state_edges"
+        if dialect == "sqlite":
+            yield f"DROP TRIGGER IF EXISTS {name}"
+        else:
+            yield f"DROP TRIGGER IF EXISTS {name} ON {rule.table}"
+            yield f"DROP FUNCTION IF EXISTS {name}()"

@@ -23,13 +23,20 @@ from sqlalchemy import (
 __all__ = [
     "applications",
     "events",
+    "gaps",
+    "interruptions",
+    "manifests",
     "meta",
     "metadata",
+    "multiparts",
     "participants",
+    "parts",
     "recordings",
+    "removals",
     "requests",
     "rooms",
     "segments",
+    "task_labels",
     "tasks",
 ]
 
@@ -135,6 +142,18 @@ tasks = Table(
     ),
 )
 
+# The labels of `tasks` once more, for the search by them.
+task_labels = Table(
+    "task_labels",
+    metadata,
+    Column("task_id", Text, ForeignKey("tasks.task_id"), nullable=False),
+    Column("app_id", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    PrimaryKeyConstraint("task_id", "key"),
+    Index("ix_task_labels_value", "app_id", "key", "value"),
+)
+
 recordings = Table(
     "recordings",
     metadata,
@@ -184,13 +203,113 @@ segments = Table(
     Column("resume", Text, nullable=False, server_default="{}"),
     Column("upload_attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_ns", BigInteger),
-    CheckConstraint("state BETWEEN 1 AND 4", name="state"),
-    UniqueConstraint("recording_id", "segment_id", "container", name="uq_segments_number"),
+    # When its retention ends; null: never.
+    Column("expire_ns", BigInteger),
+    # How many segments, from `segment_id` on, were joined into this file; 0 for a segment itself.
+    Column("joined", Integer, nullable=False, server_default="0"),
+    CheckConstraint("state BETWEEN 1 AND 8", name="state"),
+    UniqueConstraint("recording_id", "segment_id", "container", "joined", name="uq_segments_number"),
     _partial_index("uq_segments_object", "store", "object_key", where="object_key <> ''", unique=True),
     Index("ix_segments_task", "task_id"),
     Index("ix_segments_app_start", "app_id", "start_ns"),
     _partial_index("ix_segments_unstored", "app_id", "next_attempt_ns", where="state < 4"),
     _partial_index("ix_segments_on_spool", "file_id", where="state = 4 AND spool_path IS NOT NULL"),
+    _partial_index("ix_segments_expire", "expire_ns", where="state = 4 AND expire_ns IS NOT NULL"),
+)
+
+# Multipart uploads that a store may hold parts of. A row is there before the store is asked for one, and goes after the
+# store completed or aborted it.
+multiparts = Table(
+    "multiparts",
+    metadata,
+    Column("multipart_id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("file_id", Text, nullable=False),
+    Column("store", Text, nullable=False),
+    Column("object_key", Text, nullable=False),
+    # The store's name for it; empty while its answer is not known.
+    Column("upload_id", Text, nullable=False, server_default=""),
+    Column("part_bytes", BigInteger, nullable=False),
+    # Whether it is to be aborted: it is not the file's any more.
+    Column("is_left", Boolean, nullable=False, server_default=text("false")),
+    Column("create_ns", BigInteger, nullable=False),
+    Column("next_attempt_ns", BigInteger),
+    Index("ix_multiparts_file", "file_id"),
+    _partial_index("ix_multiparts_left", "app_id", "next_attempt_ns", where="is_left"),
+)
+
+# Parts of multiparts. A row is there before the part is sent; `tag` when the store has confirmed it.
+parts = Table(
+    "parts",
+    metadata,
+    Column("multipart_id", Text, ForeignKey("multiparts.multipart_id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    # Of what was sent, to be compared with the finished file.
+    Column("crc32", BigInteger, nullable=False),
+    Column("tag", Text, nullable=False, server_default=""),
+    PrimaryKeyConstraint("multipart_id", "number"),
+)
+
+# Objects that are to be removed from a store: their files were deleted or expired.
+removals = Table(
+    "removals",
+    metadata,
+    Column("removal_id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("store", Text, nullable=False),
+    Column("object_key", Text, nullable=False),
+    Column("create_ns", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_ns", BigInteger, nullable=False, server_default="0"),
+    Index("ix_removals_due", "next_attempt_ns"),
+)
+
+# Of each task what its manifest should say (`wanted`, a count of changes), and what the one in the store says.
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("task_id", Text, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("wanted", BigInteger, nullable=False),
+    Column("written", BigInteger, nullable=False, server_default="0"),
+    Column("is_complete", Boolean, nullable=False, server_default=text("false")),
+    Column("store", Text, nullable=False, server_default=""),
+    Column("object_key", Text, nullable=False, server_default=""),
+    Column("url", Text, nullable=False, server_default=""),
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("sha256", Text, nullable=False, server_default=""),
+    Column("update_ns", BigInteger),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_ns", BigInteger, nullable=False, server_default="0"),
+    _partial_index("ix_manifests_due", "next_attempt_ns", where="written < wanted"),
+)
+
+# What is missing in recordings, for the manifest: events may be compacted before it is written.
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("task_id", Text, ForeignKey("tasks.task_id"), nullable=False),
+    Column("recording_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("start_ns", BigInteger, nullable=False),
+    Column("end_ns", BigInteger, nullable=False),
+    Column("reason", Integer, nullable=False),
+    PrimaryKeyConstraint("recording_id", "user_id", "start_ns", "end_ns"),
+    Index("ix_gaps_task", "task_id"),
+)
+
+# Which segments ended by a fault, for the manifest.
+interruptions = Table(
+    "interruptions",
+    metadata,
+    Column("task_id", Text, ForeignKey("tasks.task_id"), nullable=False),
+    Column("recording_id", Text, nullable=False),
+    Column("segment_id", Integer, nullable=False),
+    Column("cause", Integer, nullable=False),
+    Column("time_ns", BigInteger, nullable=False),
+    PrimaryKeyConstraint("recording_id", "segment_id"),
+    Index("ix_interruptions_task", "task_id"),
 )
 
 requests = Table(

@@ -404,14 +404,17 @@ class StorageCheckStep(_message.Message):
     OK_FIELD_NUMBER: _builtins.int
     ERROR_CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SECONDARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`put`, `head`, `read`, `multipart` or `delete`."""
+    """`put`, `head`, `read`, `list`, `multipart` or `delete`."""
     ok: _builtins.bool
     """Whether it worked."""
     error_code: _builtins.str
     """The store's own error code, such as `NoSuchBucket`. Empty when it worked."""
     message: _builtins.str
     """What went wrong and what to do about it. Empty when it worked."""
+    secondary: _builtins.bool
+    """Whether it is about the secondary store."""
     def __init__(
         self,
         *,
@@ -419,10 +422,11 @@ class StorageCheckStep(_message.Message):
         ok: _builtins.bool = ...,
         error_code: _builtins.str = ...,
         message: _builtins.str = ...,
+        secondary: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_code", b"error_code", "message", b"message", "name", b"name", "ok", b"ok"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_code", b"error_code", "message", b"message", "name", b"name", "ok", b"ok", "secondary", b"secondary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -82,6 +82,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT or FAILED_PRECONDITION: the container can't hold what would be recorded into it."""
     ERROR_REASON_NO_CAPACITY: _ErrorReason.ValueType  # 49
     """RESOURCE_EXHAUSTED: no worker is there to take the recording."""
+    ERROR_REASON_SPOOL_FULL: _ErrorReason.ValueType  # 50
+    """RESOURCE_EXHAUSTED: the spool is nearly full; no task is started before uploads have made room. In WARNING events:
+    the disk is full and nothing is recorded before there is room.
+    """
     ERROR_REASON_PUBLISH_NOT_OPENED: _ErrorReason.ValueType  # 60
     """INVALID_ARGUMENT: the first message of a Publish stream must be `open`, and only the first."""
     ERROR_REASON_ALREADY_PUBLISHING: _ErrorReason.ValueType  # 61
@@ -119,15 +123,29 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 90
     """NOT_FOUND: the application has no file with this id."""
     ERROR_REASON_FILE_NOT_STORED: _ErrorReason.ValueType  # 91
-    """FAILED_PRECONDITION: the file is not in the store yet."""
+    """FAILED_PRECONDITION: the file is not in the store: not yet, or no more."""
     ERROR_REASON_INVALID_STORAGE_SETTINGS: _ErrorReason.ValueType  # 92
     """INVALID_ARGUMENT: storage settings that can't work."""
+    ERROR_REASON_FILE_NOT_ABANDONABLE: _ErrorReason.ValueType  # 93
+    """FAILED_PRECONDITION: the file is in the store, or on its way to where it can't be given up."""
+    ERROR_REASON_SEGMENTS_NOT_JOINABLE: _ErrorReason.ValueType  # 94
+    """FAILED_PRECONDITION: the segments can't be joined: some are not in the store, or their formats differ."""
+    ERROR_REASON_MANIFEST_NOT_FOUND: _ErrorReason.ValueType  # 95
+    """NOT_FOUND: the task has no manifest in the store yet."""
+    ERROR_REASON_RECORDING_NOT_FOUND: _ErrorReason.ValueType  # 96
+    """NOT_FOUND: the application has no recording with this id."""
     ERROR_REASON_SPOOL_UNWRITABLE: _ErrorReason.ValueType  # 100
     """Only in WARNING events: the spool's disk can't be written."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 101
     """Only in WARNING events: the store refuses or does not answer."""
     ERROR_REASON_WORKER_LOST: _ErrorReason.ValueType  # 102
     """Only in WARNING events: a worker ended unexpectedly; recording goes on in the next segment."""
+    ERROR_REASON_SPOOL_NEARLY_FULL: _ErrorReason.ValueType  # 103
+    """Only in WARNING events: the spool fills up; soon no task can be started."""
+    ERROR_REASON_SPOOL_FILE_DAMAGED: _ErrorReason.ValueType  # 104
+    """Only in WARNING events: a foreign, truncated or damaged file was found in the spool and kept aside."""
+    ERROR_REASON_CREDENTIALS_EXPIRING: _ErrorReason.ValueType  # 105
+    """Only in WARNING events: the storage credentials are about to expire."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error of the API is a gRPC status with exactly one
@@ -199,6 +217,10 @@ ERROR_REASON_CODEC_NOT_IN_CONTAINER: ErrorReason.ValueType  # 48
 """INVALID_ARGUMENT or FAILED_PRECONDITION: the container can't hold what would be recorded into it."""
 ERROR_REASON_NO_CAPACITY: ErrorReason.ValueType  # 49
 """RESOURCE_EXHAUSTED: no worker is there to take the recording."""
+ERROR_REASON_SPOOL_FULL: ErrorReason.ValueType  # 50
+"""RESOURCE_EXHAUSTED: the spool is nearly full; no task is started before uploads have made room. In WARNING events:
+the disk is full and nothing is recorded before there is room.
+"""
 ERROR_REASON_PUBLISH_NOT_OPENED: ErrorReason.ValueType  # 60
 """INVALID_ARGUMENT: the first message of a Publish stream must be `open`, and only the first."""
 ERROR_REASON_ALREADY_PUBLISHING: ErrorReason.ValueType  # 61
@@ -236,13 +258,27 @@ ERROR_REASON_STREAM_STALLED: ErrorReason.ValueType  # 84
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 90
 """NOT_FOUND: the application has no file with this id."""
 ERROR_REASON_FILE_NOT_STORED: ErrorReason.ValueType  # 91
-"""FAILED_PRECONDITION: the file is not in the store yet."""
+"""FAILED_PRECONDITION: the file is not in the store: not yet, or no more."""
 ERROR_REASON_INVALID_STORAGE_SETTINGS: ErrorReason.ValueType  # 92
 """INVALID_ARGUMENT: storage settings that can't work."""
+ERROR_REASON_FILE_NOT_ABANDONABLE: ErrorReason.ValueType  # 93
+"""FAILED_PRECONDITION: the file is in the store, or on its way to where it can't be given up."""
+ERROR_REASON_SEGMENTS_NOT_JOINABLE: ErrorReason.ValueType  # 94
+"""FAILED_PRECONDITION: the segments can't be joined: some are not in the store, or their formats differ."""
+ERROR_REASON_MANIFEST_NOT_FOUND: ErrorReason.ValueType  # 95
+"""NOT_FOUND: the task has no manifest in the store yet."""
+ERROR_REASON_RECORDING_NOT_FOUND: ErrorReason.ValueType  # 96
+"""NOT_FOUND: the application has no recording with this id."""
 ERROR_REASON_SPOOL_UNWRITABLE: ErrorReason.ValueType  # 100
 """Only in WARNING events: the spool's disk can't be written."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 101
 """Only in WARNING events: the store refuses or does not answer."""
 ERROR_REASON_WORKER_LOST: ErrorReason.ValueType  # 102
 """Only in WARNING events: a worker ended unexpectedly; recording goes on in the next segment."""
+ERROR_REASON_SPOOL_NEARLY_FULL: ErrorReason.ValueType  # 103
+"""Only in WARNING events: the spool fills up; soon no task can be started."""
+ERROR_REASON_SPOOL_FILE_DAMAGED: ErrorReason.ValueType  # 104
+"""Only in WARNING events: a foreign, truncated or damaged file was found in the spool and kept aside."""
+ERROR_REASON_CREDENTIALS_EXPIRING: ErrorReason.ValueType  # 105
+"""Only in WARNING events: the storage credentials are about to expire."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

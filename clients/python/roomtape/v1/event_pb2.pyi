@@ -123,6 +123,16 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """A segment is in the store, size and checksum confirmed."""
     EVENT_TYPE_SEGMENT_UPLOAD_DELAYED: _EventType.ValueType  # 43
     """The store does not take a segment; the server keeps trying."""
+    EVENT_TYPE_SEGMENT_DELETED: _EventType.ValueType  # 44
+    """A file was deleted from the library. An event of no task, since it comes after the task's last."""
+    EVENT_TYPE_SEGMENT_EXPIRED: _EventType.ValueType  # 45
+    """A file's retention ended. An event of no task."""
+    EVENT_TYPE_SEGMENT_LOST: _EventType.ValueType  # 46
+    """The server's disk lost a segment that was in no store yet; it says why."""
+    EVENT_TYPE_SEGMENT_ABANDONED: _EventType.ValueType  # 47
+    """An operator gave up a segment that was in no store yet."""
+    EVENT_TYPE_SEGMENTS_JOINED: _EventType.ValueType  # 48
+    """A file that JoinSegments made is in the store. An event of no task."""
     EVENT_TYPE_GAP: _EventType.ValueType  # 50
     """Something of a user's media is missing in a recording."""
     EVENT_TYPE_INTERRUPTED: _EventType.ValueType  # 51
@@ -173,6 +183,16 @@ EVENT_TYPE_SEGMENT_UPLOADED: EventType.ValueType  # 42
 """A segment is in the store, size and checksum confirmed."""
 EVENT_TYPE_SEGMENT_UPLOAD_DELAYED: EventType.ValueType  # 43
 """The store does not take a segment; the server keeps trying."""
+EVENT_TYPE_SEGMENT_DELETED: EventType.ValueType  # 44
+"""A file was deleted from the library. An event of no task, since it comes after the task's last."""
+EVENT_TYPE_SEGMENT_EXPIRED: EventType.ValueType  # 45
+"""A file's retention ended. An event of no task."""
+EVENT_TYPE_SEGMENT_LOST: EventType.ValueType  # 46
+"""The server's disk lost a segment that was in no store yet; it says why."""
+EVENT_TYPE_SEGMENT_ABANDONED: EventType.ValueType  # 47
+"""An operator gave up a segment that was in no store yet."""
+EVENT_TYPE_SEGMENTS_JOINED: EventType.ValueType  # 48
+"""A file that JoinSegments made is in the store. An event of no task."""
 EVENT_TYPE_GAP: EventType.ValueType  # 50
 """Something of a user's media is missing in a recording."""
 EVENT_TYPE_INTERRUPTED: EventType.ValueType  # 51
@@ -193,6 +213,10 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     """The publisher's connection broke and it did not send the time again."""
     GAP_REASON_INTERRUPTED: _GapReason.ValueType  # 2
     """The server was down or a worker died, and the publisher did not send the time again."""
+    GAP_REASON_SPOOL_FULL: _GapReason.ValueType  # 3
+    """The server's disk was full."""
+    GAP_REASON_SEGMENT_LOST: _GapReason.ValueType  # 4
+    """The server's disk lost or damaged a segment before it was in a store."""
 
 class GapReason(_GapReason, metaclass=_GapReasonEnumTypeWrapper):
     """Why media is missing."""
@@ -203,6 +227,10 @@ GAP_REASON_PUBLISHER_LOST: GapReason.ValueType  # 1
 """The publisher's connection broke and it did not send the time again."""
 GAP_REASON_INTERRUPTED: GapReason.ValueType  # 2
 """The server was down or a worker died, and the publisher did not send the time again."""
+GAP_REASON_SPOOL_FULL: GapReason.ValueType  # 3
+"""The server's disk was full."""
+GAP_REASON_SEGMENT_LOST: GapReason.ValueType  # 4
+"""The server's disk lost or damaged a segment before it was in a store."""
 Global___GapReason: _TypeAlias = GapReason  # noqa: Y015
 
 class _InterruptionCause:
@@ -219,6 +247,8 @@ class _InterruptionCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Int
     """The worker ended without its shutdown."""
     INTERRUPTION_CAUSE_SPOOL_UNWRITABLE: _InterruptionCause.ValueType  # 3
     """The spool's disk could not be written."""
+    INTERRUPTION_CAUSE_SPOOL_FULL: _InterruptionCause.ValueType  # 4
+    """The spool's disk was full, or its quota used up."""
 
 class InterruptionCause(_InterruptionCause, metaclass=_InterruptionCauseEnumTypeWrapper):
     """What interrupted a recording."""
@@ -231,6 +261,8 @@ INTERRUPTION_CAUSE_WORKER_LOST: InterruptionCause.ValueType  # 2
 """The worker ended without its shutdown."""
 INTERRUPTION_CAUSE_SPOOL_UNWRITABLE: InterruptionCause.ValueType  # 3
 """The spool's disk could not be written."""
+INTERRUPTION_CAUSE_SPOOL_FULL: InterruptionCause.ValueType  # 4
+"""The spool's disk was full, or its quota used up."""
 Global___InterruptionCause: _TypeAlias = InterruptionCause  # noqa: Y015
 
 @_typing.final
@@ -591,9 +623,9 @@ class SegmentDetail(_message.Message):
     ERROR_CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     error_code: _builtins.str
-    """Only SEGMENT_UPLOAD_DELAYED: the store's own error code."""
+    """SEGMENT_UPLOAD_DELAYED: the store's own error code. SEGMENT_LOST: what was found."""
     message: _builtins.str
-    """Only SEGMENT_UPLOAD_DELAYED: what went wrong and what to do."""
+    """SEGMENT_UPLOAD_DELAYED, SEGMENT_LOST: what went wrong and what to do."""
     @_builtins.property
     def segment(self) -> _segment_pb2.Segment:
         """The segment after the event."""

@@ -24,28 +24,51 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from roomtape.v1 import media_pb2 as roomtape_dot_v1_dot_media__pb2
 from roomtape.v1 import segment_pb2 as roomtape_dot_v1_dot_segment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16roomtape/v1/file.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19roomtape/v1/segment.proto\"\xc1\x02\n\x10ListFilesRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x1d\n\nkey_prefix\x18\x02 \x01(\tR\tkeyPrefix\x12\x17\n\x07room_id\x18\x03 \x01(\tR\x06roomId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12\x17\n\x07task_id\x18\x05 \x01(\tR\x06taskId\x12\x39\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1b\n\tpage_size\x18\x08 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\t \x01(\tR\tpageToken\"g\n\x11ListFilesResponse\x12*\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x14.roomtape.v1.SegmentR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"@\n\x0eGetFileRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07\x66ile_id\x18\x02 \x01(\tR\x06\x66ileId\";\n\x0fGetFileResponse\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.roomtape.v1.SegmentR\x04\x66ile\"\x81\x01\n\x18\x43reatePlaybackUrlRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07\x66ile_id\x18\x02 \x01(\tR\x06\x66ileId\x12\x35\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08lifetime\"j\n\x19\x43reatePlaybackUrlResponse\x12\x10\n\x03url\x18\x01 \x01(\tR\x03url\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime2\x83\x02\n\x0b\x46ileService\x12J\n\tListFiles\x12\x1d.roomtape.v1.ListFilesRequest\x1a\x1e.roomtape.v1.ListFilesResponse\x12\x44\n\x07GetFile\x12\x1b.roomtape.v1.GetFileRequest\x1a\x1c.roomtape.v1.GetFileResponse\x12\x62\n\x11\x43reatePlaybackUrl\x12%.roomtape.v1.CreatePlaybackUrlRequest\x1a&.roomtape.v1.CreatePlaybackUrlResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16roomtape/v1/file.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17roomtape/v1/media.proto\x1a\x19roomtape/v1/segment.proto\"\xbf\x03\n\x10ListFilesRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x1d\n\nkey_prefix\x18\x02 \x01(\tR\tkeyPrefix\x12\x17\n\x07room_id\x18\x03 \x01(\tR\x06roomId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12\x17\n\x07task_id\x18\x05 \x01(\tR\x06taskId\x12\x39\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1b\n\tpage_size\x18\x08 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\t \x01(\tR\tpageToken\x12\x41\n\x06labels\x18\n \x03(\x0b\x32).roomtape.v1.ListFilesRequest.LabelsEntryR\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"g\n\x11ListFilesResponse\x12*\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x14.roomtape.v1.SegmentR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"@\n\x0eGetFileRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07\x66ile_id\x18\x02 \x01(\tR\x06\x66ileId\";\n\x0fGetFileResponse\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.roomtape.v1.SegmentR\x04\x66ile\"\x81\x01\n\x18\x43reatePlaybackUrlRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07\x66ile_id\x18\x02 \x01(\tR\x06\x66ileId\x12\x35\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08lifetime\"j\n\x19\x43reatePlaybackUrlResponse\x12\x10\n\x03url\x18\x01 \x01(\tR\x03url\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"b\n\x11\x44\x65leteFileRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07\x66ile_id\x18\x02 \x01(\tR\x06\x66ileId\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\">\n\x12\x44\x65leteFileResponse\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.roomtape.v1.SegmentR\x04\x66ile\"c\n\x12\x41\x62\x61ndonFileRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07\x66ile_id\x18\x02 \x01(\tR\x06\x66ileId\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"?\n\x13\x41\x62\x61ndonFileResponse\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.roomtape.v1.SegmentR\x04\x66ile\"\x8f\x02\n\x13JoinSegmentsRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12!\n\x0crecording_id\x18\x02 \x01(\tR\x0brecordingId\x12\x34\n\tcontainer\x18\x03 \x01(\x0e\x32\x16.roomtape.v1.ContainerR\tcontainer\x12(\n\x10\x66irst_segment_id\x18\x04 \x01(\x05R\x0e\x66irstSegmentId\x12+\n\x0flast_segment_id\x18\x05 \x01(\x05H\x00R\rlastSegmentId\x88\x01\x01\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestIdB\x12\n\x10_last_segment_id\"@\n\x14JoinSegmentsResponse\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.roomtape.v1.SegmentR\x04\x66ile\"{\n\x12GetManifestRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\x12\x35\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08lifetime\"\xa8\x01\n\x13GetManifestResponse\x12\x31\n\x08manifest\x18\x01 \x01(\x0b\x32\x15.roomtape.v1.ManifestR\x08manifest\x12!\n\x0cplayback_url\x18\x02 \x01(\tR\x0bplaybackUrl\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\xfa\x01\n\x08Manifest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n\nobject_key\x18\x02 \x01(\tR\tobjectKey\x12\x10\n\x03url\x18\x03 \x01(\tR\x03url\x12\x14\n\x05store\x18\x04 \x01(\tR\x05store\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x06 \x01(\tR\x06sha256\x12;\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x1a\n\x08\x63omplete\x18\x08 \x01(\x08R\x08\x63omplete2\xcb\x04\n\x0b\x46ileService\x12J\n\tListFiles\x12\x1d.roomtape.v1.ListFilesRequest\x1a\x1e.roomtape.v1.ListFilesResponse\x12\x44\n\x07GetFile\x12\x1b.roomtape.v1.GetFileRequest\x1a\x1c.roomtape.v1.GetFileResponse\x12\x62\n\x11\x43reatePlaybackUrl\x12%.roomtape.v1.CreatePlaybackUrlRequest\x1a&.roomtape.v1.CreatePlaybackUrlResponse\x12M\n\nDeleteFile\x12\x1e.roomtape.v1.DeleteFileRequest\x1a\x1f.roomtape.v1.DeleteFileResponse\x12P\n\x0b\x41\x62\x61ndonFile\x12\x1f.roomtape.v1.AbandonFileRequest\x1a .roomtape.v1.AbandonFileResponse\x12S\n\x0cJoinSegments\x12 .roomtape.v1.JoinSegmentsRequest\x1a!.roomtape.v1.JoinSegmentsResponse\x12P\n\x0bGetManifest\x12\x1f.roomtape.v1.GetManifestRequest\x1a .roomtape.v1.GetManifestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'roomtape.v1.file_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTFILESREQUEST']._serialized_start=132
-  _globals['_LISTFILESREQUEST']._serialized_end=453
-  _globals['_LISTFILESRESPONSE']._serialized_start=455
-  _globals['_LISTFILESRESPONSE']._serialized_end=558
-  _globals['_GETFILEREQUEST']._serialized_start=560
-  _globals['_GETFILEREQUEST']._serialized_end=624
-  _globals['_GETFILERESPONSE']._serialized_start=626
-  _globals['_GETFILERESPONSE']._serialized_end=685
-  _globals['_CREATEPLAYBACKURLREQUEST']._serialized_start=688
-  _globals['_CREATEPLAYBACKURLREQUEST']._serialized_end=817
-  _globals['_CREATEPLAYBACKURLRESPONSE']._serialized_start=819
-  _globals['_CREATEPLAYBACKURLRESPONSE']._serialized_end=925
-  _globals['_FILESERVICE']._serialized_start=928
-  _globals['_FILESERVICE']._serialized_end=1187
+  _globals['_LISTFILESREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_LISTFILESREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_LISTFILESREQUEST']._serialized_start=157
+  _globals['_LISTFILESREQUEST']._serialized_end=604
+  _globals['_LISTFILESREQUEST_LABELSENTRY']._serialized_start=547
+  _globals['_LISTFILESREQUEST_LABELSENTRY']._serialized_end=604
+  _globals['_LISTFILESRESPONSE']._serialized_start=606
+  _globals['_LISTFILESRESPONSE']._serialized_end=709
+  _globals['_GETFILEREQUEST']._serialized_start=711
+  _globals['_GETFILEREQUEST']._serialized_end=775
+  _globals['_GETFILERESPONSE']._serialized_start=777
+  _globals['_GETFILERESPONSE']._serialized_end=836
+  _globals['_CREATEPLAYBACKURLREQUEST']._serialized_start=839
+  _globals['_CREATEPLAYBACKURLREQUEST']._serialized_end=968
+  _globals['_CREATEPLAYBACKURLRESPONSE']._serialized_start=970
+  _globals['_CREATEPLAYBACKURLRESPONSE']._serialized_end=1076
+  _globals['_DELETEFILEREQUEST']._serialized_start=1078
+  _globals['_DELETEFILEREQUEST']._serialized_end=1176
+  _globals['_DELETEFILERESPONSE']._serialized_start=1178
+  _globals['_DELETEFILERESPONSE']._serialized_end=1240
+  _globals['_ABANDONFILEREQUEST']._serialized_start=1242
+  _globals['_ABANDONFILEREQUEST']._serialized_end=1341
+  _globals['_ABANDONFILERESPONSE']._serialized_start=1343
+  _globals['_ABANDONFILERESPONSE']._serialized_end=1406
+  _globals['_JOINSEGMENTSREQUEST']._serialized_start=1409
+  _globals['_JOINSEGMENTSREQUEST']._serialized_end=1680
+  _globals['_JOINSEGMENTSRESPONSE']._serialized_start=1682
+  _globals['_JOINSEGMENTSRESPONSE']._serialized_end=1746
+  _globals['_GETMANIFESTREQUEST']._serialized_start=1748
+  _globals['_GETMANIFESTREQUEST']._serialized_end=1871
+  _globals['_GETMANIFESTRESPONSE']._serialized_start=1874
+  _globals['_GETMANIFESTRESPONSE']._serialized_end=2042
+  _globals['_MANIFEST']._serialized_start=2045
+  _globals['_MANIFEST']._serialized_end=2295
+  _globals['_FILESERVICE']._serialized_start=2298
+  _globals['_FILESERVICE']._serialized_end=2885
 # @@protoc_insertion_point(module_scope)

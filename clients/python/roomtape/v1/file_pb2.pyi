@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from roomtape.v1 import media_pb2 as _media_pb2
 from roomtape.v1 import segment_pb2 as _segment_pb2
 import builtins as _builtins
 import sys
@@ -27,6 +28,26 @@ class ListFilesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     APP_ID_FIELD_NUMBER: _builtins.int
     KEY_PREFIX_FIELD_NUMBER: _builtins.int
     ROOM_ID_FIELD_NUMBER: _builtins.int
@@ -36,6 +57,7 @@ class ListFilesRequest(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
     """The application. Required."""
     key_prefix: _builtins.str
@@ -58,6 +80,10 @@ class ListFilesRequest(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Only files that start before this time."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only files of tasks that have all of these labels, up to 32."""
+
     def __init__(
         self,
         *,
@@ -70,10 +96,11 @@ class ListFilesRequest(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "end_time", b"end_time", "key_prefix", b"key_prefix", "page_size", b"page_size", "page_token", b"page_token", "room_id", b"room_id", "start_time", b"start_time", "task_id", b"task_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "end_time", b"end_time", "key_prefix", b"key_prefix", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "room_id", b"room_id", "start_time", b"start_time", "task_id", b"task_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,3 +243,297 @@ class CreatePlaybackUrlResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreatePlaybackUrlResponse: _TypeAlias = CreatePlaybackUrlResponse  # noqa: Y015
+
+@_typing.final
+class DeleteFileRequest(_message.Message):
+    """Which file to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_ID_FIELD_NUMBER: _builtins.int
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    app_id: _builtins.str
+    """The application. Required."""
+    file_id: _builtins.str
+    """The file. Required."""
+    request_id: _builtins.str
+    """As in CreateApplicationRequest."""
+    def __init__(
+        self,
+        *,
+        app_id: _builtins.str = ...,
+        file_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "file_id", b"file_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFileRequest: _TypeAlias = DeleteFileRequest  # noqa: Y015
+
+@_typing.final
+class DeleteFileResponse(_message.Message):
+    """The deleted file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> _segment_pb2.Segment:
+        """Its entry, DELETED."""
+
+    def __init__(
+        self,
+        *,
+        file: _segment_pb2.Segment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFileResponse: _TypeAlias = DeleteFileResponse  # noqa: Y015
+
+@_typing.final
+class AbandonFileRequest(_message.Message):
+    """Which file to give up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_ID_FIELD_NUMBER: _builtins.int
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    app_id: _builtins.str
+    """The application. Required."""
+    file_id: _builtins.str
+    """The file. Required."""
+    request_id: _builtins.str
+    """As in CreateApplicationRequest."""
+    def __init__(
+        self,
+        *,
+        app_id: _builtins.str = ...,
+        file_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "file_id", b"file_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbandonFileRequest: _TypeAlias = AbandonFileRequest  # noqa: Y015
+
+@_typing.final
+class AbandonFileResponse(_message.Message):
+    """The file that was given up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> _segment_pb2.Segment:
+        """Its entry, ABANDONED."""
+
+    def __init__(
+        self,
+        *,
+        file: _segment_pb2.Segment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbandonFileResponse: _TypeAlias = AbandonFileResponse  # noqa: Y015
+
+@_typing.final
+class JoinSegmentsRequest(_message.Message):
+    """Which segments to join."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_ID_FIELD_NUMBER: _builtins.int
+    RECORDING_ID_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    FIRST_SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    LAST_SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    app_id: _builtins.str
+    """The application. Required."""
+    recording_id: _builtins.str
+    """The recording. Required."""
+    container: _media_pb2.Container.ValueType
+    """Of which container. Default: the recording's only one; required when it has several."""
+    first_segment_id: _builtins.int
+    """The first segment. Default 0."""
+    last_segment_id: _builtins.int
+    """The last segment. Default: the recording's last."""
+    request_id: _builtins.str
+    """As in CreateApplicationRequest."""
+    def __init__(
+        self,
+        *,
+        app_id: _builtins.str = ...,
+        recording_id: _builtins.str = ...,
+        container: _media_pb2.Container.ValueType = ...,
+        first_segment_id: _builtins.int = ...,
+        last_segment_id: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_segment_id", b"_last_segment_id", "last_segment_id", b"last_segment_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_segment_id", b"_last_segment_id", "app_id", b"app_id", "container", b"container", "first_segment_id", b"first_segment_id", "last_segment_id", b"last_segment_id", "recording_id", b"recording_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_segment_id: _TypeAlias = _typing.Literal["last_segment_id"]  # noqa: Y015
+    _WhichOneofArgType__last_segment_id: _TypeAlias = _typing.Literal["_last_segment_id", b"_last_segment_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_segment_id) -> _WhichOneofReturnType__last_segment_id | None: ...
+
+Global___JoinSegmentsRequest: _TypeAlias = JoinSegmentsRequest  # noqa: Y015
+
+@_typing.final
+class JoinSegmentsResponse(_message.Message):
+    """The file that is being made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> _segment_pb2.Segment:
+        """Its entry; GetFile shows how it gets on."""
+
+    def __init__(
+        self,
+        *,
+        file: _segment_pb2.Segment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinSegmentsResponse: _TypeAlias = JoinSegmentsResponse  # noqa: Y015
+
+@_typing.final
+class GetManifestRequest(_message.Message):
+    """Whose manifest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    app_id: _builtins.str
+    """The application. Required."""
+    task_id: _builtins.str
+    """The task. Required."""
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """How long the playback URL works: 1 s to 7 days. Default 60 minutes."""
+
+    def __init__(
+        self,
+        *,
+        app_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "lifetime", b"lifetime", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetManifestRequest: _TypeAlias = GetManifestRequest  # noqa: Y015
+
+@_typing.final
+class GetManifestResponse(_message.Message):
+    """The manifest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    PLAYBACK_URL_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    playback_url: _builtins.str
+    """A URL that gives it until `expire_time`."""
+    @_builtins.property
+    def manifest(self) -> Global___Manifest:
+        """As it is in the store."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When `playback_url` ends to work."""
+
+    def __init__(
+        self,
+        *,
+        manifest: Global___Manifest | None = ...,
+        playback_url: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "manifest", b"manifest", "playback_url", b"playback_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetManifestResponse: _TypeAlias = GetManifestResponse  # noqa: Y015
+
+@_typing.final
+class Manifest(_message.Message):
+    """A task's manifest in the store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task."""
+    object_key: _builtins.str
+    """Its key in the store, prefix included."""
+    url: _builtins.str
+    """Where it is, as in Segment."""
+    store: _builtins.str
+    """Which store it is in, as in Segment."""
+    size_bytes: _builtins.int
+    """Bytes."""
+    sha256: _builtins.str
+    """SHA-256 in lower-case hexadecimal."""
+    complete: _builtins.bool
+    """Whether it has everything: the task is COMPLETED, or was when it was written."""
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        object_key: _builtins.str = ...,
+        url: _builtins.str = ...,
+        store: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "object_key", b"object_key", "sha256", b"sha256", "size_bytes", b"size_bytes", "store", b"store", "task_id", b"task_id", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Manifest: _TypeAlias = Manifest  # noqa: Y015

@@ -50,6 +50,26 @@ class FileServiceStub(object):
                 request_serializer=roomtape_dot_v1_dot_file__pb2.CreatePlaybackUrlRequest.SerializeToString,
                 response_deserializer=roomtape_dot_v1_dot_file__pb2.CreatePlaybackUrlResponse.FromString,
                 _registered_method=True)
+        self.DeleteFile = channel.unary_unary(
+                '/roomtape.v1.FileService/DeleteFile',
+                request_serializer=roomtape_dot_v1_dot_file__pb2.DeleteFileRequest.SerializeToString,
+                response_deserializer=roomtape_dot_v1_dot_file__pb2.DeleteFileResponse.FromString,
+                _registered_method=True)
+        self.AbandonFile = channel.unary_unary(
+                '/roomtape.v1.FileService/AbandonFile',
+                request_serializer=roomtape_dot_v1_dot_file__pb2.AbandonFileRequest.SerializeToString,
+                response_deserializer=roomtape_dot_v1_dot_file__pb2.AbandonFileResponse.FromString,
+                _registered_method=True)
+        self.JoinSegments = channel.unary_unary(
+                '/roomtape.v1.FileService/JoinSegments',
+                request_serializer=roomtape_dot_v1_dot_file__pb2.JoinSegmentsRequest.SerializeToString,
+                response_deserializer=roomtape_dot_v1_dot_file__pb2.JoinSegmentsResponse.FromString,
+                _registered_method=True)
+        self.GetManifest = channel.unary_unary(
+                '/roomtape.v1.FileService/GetManifest',
+                request_serializer=roomtape_dot_v1_dot_file__pb2.GetManifestRequest.SerializeToString,
+                response_deserializer=roomtape_dot_v1_dot_file__pb2.GetManifestResponse.FromString,
+                _registered_method=True)
 
 
 class FileServiceServicer(object):
@@ -77,6 +97,40 @@ class FileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteFile(self, request, context):
+        """Deletes a file from the library and its object from the store. It returns when the deletion is durable; an object
+        whose store does not answer is removed as soon as it does. Deleting a deleted file changes nothing.
+        Errors: FILE_NOT_FOUND, FILE_NOT_STORED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbandonFile(self, request, context):
+        """Gives up a segment that its store does not take, so that its task can complete: the one way in which the server
+        stops trying. The media is kept aside on the server's disk. Errors: FILE_NOT_FOUND, FILE_NOT_ABANDONABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def JoinSegments(self, request, context):
+        """Joins segments of a recording that follow each other into one file, beside them; the time between two is filled
+        with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store. The same
+        segments are joined once. Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetManifest(self, request, context):
+        """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files.
+        Errors: TASK_NOT_FOUND, MANIFEST_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +148,26 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.CreatePlaybackUrl,
                     request_deserializer=roomtape_dot_v1_dot_file__pb2.CreatePlaybackUrlRequest.FromString,
                     response_serializer=roomtape_dot_v1_dot_file__pb2.CreatePlaybackUrlResponse.SerializeToString,
+            ),
+            'DeleteFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteFile,
+                    request_deserializer=roomtape_dot_v1_dot_file__pb2.DeleteFileRequest.FromString,
+                    response_serializer=roomtape_dot_v1_dot_file__pb2.DeleteFileResponse.SerializeToString,
+            ),
+            'AbandonFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbandonFile,
+                    request_deserializer=roomtape_dot_v1_dot_file__pb2.AbandonFileRequest.FromString,
+                    response_serializer=roomtape_dot_v1_dot_file__pb2.AbandonFileResponse.SerializeToString,
+            ),
+            'JoinSegments': grpc.unary_unary_rpc_method_handler(
+                    servicer.JoinSegments,
+                    request_deserializer=roomtape_dot_v1_dot_file__pb2.JoinSegmentsRequest.FromString,
+                    response_serializer=roomtape_dot_v1_dot_file__pb2.JoinSegmentsResponse.SerializeToString,
+            ),
+            'GetManifest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetManifest,
+                    request_deserializer=roomtape_dot_v1_dot_file__pb2.GetManifestRequest.FromString,
+                    response_serializer=roomtape_dot_v1_dot_file__pb2.GetManifestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +252,114 @@ class FileService(object):
             '/roomtape.v1.FileService/CreatePlaybackUrl',
             roomtape_dot_v1_dot_file__pb2.CreatePlaybackUrlRequest.SerializeToString,
             roomtape_dot_v1_dot_file__pb2.CreatePlaybackUrlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/roomtape.v1.FileService/DeleteFile',
+            roomtape_dot_v1_dot_file__pb2.DeleteFileRequest.SerializeToString,
+            roomtape_dot_v1_dot_file__pb2.DeleteFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbandonFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/roomtape.v1.FileService/AbandonFile',
+            roomtape_dot_v1_dot_file__pb2.AbandonFileRequest.SerializeToString,
+            roomtape_dot_v1_dot_file__pb2.AbandonFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JoinSegments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/roomtape.v1.FileService/JoinSegments',
+            roomtape_dot_v1_dot_file__pb2.JoinSegmentsRequest.SerializeToString,
+            roomtape_dot_v1_dot_file__pb2.JoinSegmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetManifest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/roomtape.v1.FileService/GetManifest',
+            roomtape_dot_v1_dot_file__pb2.GetManifestRequest.SerializeToString,
+            roomtape_dot_v1_dot_file__pb2.GetManifestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,24 @@ class FileServiceStub:
     """Reads one file's entry, in whatever state it is. Errors: FILE_NOT_FOUND."""
     CreatePlaybackUrl: _grpc.UnaryUnaryMultiCallable[_file_pb2.CreatePlaybackUrlRequest, _file_pb2.CreatePlaybackUrlResponse]
     """Makes a URL that plays the file until it expires. Errors: FILE_NOT_FOUND, FILE_NOT_STORED."""
+    DeleteFile: _grpc.UnaryUnaryMultiCallable[_file_pb2.DeleteFileRequest, _file_pb2.DeleteFileResponse]
+    """Deletes a file from the library and its object from the store. It returns when the deletion is durable; an object
+    whose store does not answer is removed as soon as it does. Deleting a deleted file changes nothing.
+    Errors: FILE_NOT_FOUND, FILE_NOT_STORED.
+    """
+    AbandonFile: _grpc.UnaryUnaryMultiCallable[_file_pb2.AbandonFileRequest, _file_pb2.AbandonFileResponse]
+    """Gives up a segment that its store does not take, so that its task can complete: the one way in which the server
+    stops trying. The media is kept aside on the server's disk. Errors: FILE_NOT_FOUND, FILE_NOT_ABANDONABLE.
+    """
+    JoinSegments: _grpc.UnaryUnaryMultiCallable[_file_pb2.JoinSegmentsRequest, _file_pb2.JoinSegmentsResponse]
+    """Joins segments of a recording that follow each other into one file, beside them; the time between two is filled
+    with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store. The same
+    segments are joined once. Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
+    """
+    GetManifest: _grpc.UnaryUnaryMultiCallable[_file_pb2.GetManifestRequest, _file_pb2.GetManifestResponse]
+    """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files.
+    Errors: TASK_NOT_FOUND, MANIFEST_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class FileServiceAsyncStub(FileServiceStub):
@@ -51,6 +69,24 @@ class FileServiceAsyncStub(FileServiceStub):
     """Reads one file's entry, in whatever state it is. Errors: FILE_NOT_FOUND."""
     CreatePlaybackUrl: _aio.UnaryUnaryMultiCallable[_file_pb2.CreatePlaybackUrlRequest, _file_pb2.CreatePlaybackUrlResponse]  # type: ignore[assignment]
     """Makes a URL that plays the file until it expires. Errors: FILE_NOT_FOUND, FILE_NOT_STORED."""
+    DeleteFile: _aio.UnaryUnaryMultiCallable[_file_pb2.DeleteFileRequest, _file_pb2.DeleteFileResponse]  # type: ignore[assignment]
+    """Deletes a file from the library and its object from the store. It returns when the deletion is durable; an object
+    whose store does not answer is removed as soon as it does. Deleting a deleted file changes nothing.
+    Errors: FILE_NOT_FOUND, FILE_NOT_STORED.
+    """
+    AbandonFile: _aio.UnaryUnaryMultiCallable[_file_pb2.AbandonFileRequest, _file_pb2.AbandonFileResponse]  # type: ignore[assignment]
+    """Gives up a segment that its store does not take, so that its task can complete: the one way in which the server
+    stops trying. The media is kept aside on the server's disk. Errors: FILE_NOT_FOUND, FILE_NOT_ABANDONABLE.
+    """
+    JoinSegments: _aio.UnaryUnaryMultiCallable[_file_pb2.JoinSegmentsRequest, _file_pb2.JoinSegmentsResponse]  # type: ignore[assignment]
+    """Joins segments of a recording that follow each other into one file, beside them; the time between two is filled
+    with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store. The same
+    segments are joined once. Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
+    """
+    GetManifest: _aio.UnaryUnaryMultiCallable[_file_pb2.GetManifestRequest, _file_pb2.GetManifestResponse]  # type: ignore[assignment]
+    """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files.
+    Errors: TASK_NOT_FOUND, MANIFEST_NOT_FOUND.
+    """
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     """The library of what was recorded."""
@@ -78,5 +114,47 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_file_pb2.CreatePlaybackUrlResponse, _abc.Awaitable[_file_pb2.CreatePlaybackUrlResponse]]:
         """Makes a URL that plays the file until it expires. Errors: FILE_NOT_FOUND, FILE_NOT_STORED."""
+
+    @_abc_1.abstractmethod
+    def DeleteFile(
+        self,
+        request: _file_pb2.DeleteFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.DeleteFileResponse, _abc.Awaitable[_file_pb2.DeleteFileResponse]]:
+        """Deletes a file from the library and its object from the store. It returns when the deletion is durable; an object
+        whose store does not answer is removed as soon as it does. Deleting a deleted file changes nothing.
+        Errors: FILE_NOT_FOUND, FILE_NOT_STORED.
+        """
+
+    @_abc_1.abstractmethod
+    def AbandonFile(
+        self,
+        request: _file_pb2.AbandonFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.AbandonFileResponse, _abc.Awaitable[_file_pb2.AbandonFileResponse]]:
+        """Gives up a segment that its store does not take, so that its task can complete: the one way in which the server
+        stops trying. The media is kept aside on the server's disk. Errors: FILE_NOT_FOUND, FILE_NOT_ABANDONABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def JoinSegments(
+        self,
+        request: _file_pb2.JoinSegmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.JoinSegmentsResponse, _abc.Awaitable[_file_pb2.JoinSegmentsResponse]]:
+        """Joins segments of a recording that follow each other into one file, beside them; the time between two is filled
+        with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store. The same
+        segments are joined once. Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
+        """
+
+    @_abc_1.abstractmethod
+    def GetManifest(
+        self,
+        request: _file_pb2.GetManifestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.GetManifestResponse, _abc.Awaitable[_file_pb2.GetManifestResponse]]:
+        """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files.
+        Errors: TASK_NOT_FOUND, MANIFEST_NOT_FOUND.
+        """
 
 def add_FileServiceServicer_to_server(servicer: FileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

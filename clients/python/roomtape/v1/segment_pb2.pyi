@@ -60,9 +60,19 @@ class _SegmentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SegmentS
     """It is on its way to the store."""
     SEGMENT_STATE_UPLOADED: _SegmentState.ValueType  # 4
     """The store confirmed its size and checksum."""
+    SEGMENT_STATE_DELETED: _SegmentState.ValueType  # 5
+    """Removed from the store by DeleteFile."""
+    SEGMENT_STATE_EXPIRED: _SegmentState.ValueType  # 6
+    """Removed from the store when its retention ended."""
+    SEGMENT_STATE_ABANDONED: _SegmentState.ValueType  # 7
+    """Given up by AbandonFile before it was in a store."""
+    SEGMENT_STATE_LOST: _SegmentState.ValueType  # 8
+    """The server's disk lost the file, or damaged it, before it was in a store."""
 
 class SegmentState(_SegmentState, metaclass=_SegmentStateEnumTypeWrapper):
-    """Where a segment stands. RECORDING → SPOOLED → UPLOADING → UPLOADED."""
+    """Where a segment stands. RECORDING → SPOOLED → UPLOADING → UPLOADED → DELETED or EXPIRED. One that is not UPLOADED yet
+    can become LOST, one that is SPOOLED or UPLOADING also ABANDONED.
+    """
 
 SEGMENT_STATE_UNSPECIFIED: SegmentState.ValueType  # 0
 """Never sent."""
@@ -74,6 +84,14 @@ SEGMENT_STATE_UPLOADING: SegmentState.ValueType  # 3
 """It is on its way to the store."""
 SEGMENT_STATE_UPLOADED: SegmentState.ValueType  # 4
 """The store confirmed its size and checksum."""
+SEGMENT_STATE_DELETED: SegmentState.ValueType  # 5
+"""Removed from the store by DeleteFile."""
+SEGMENT_STATE_EXPIRED: SegmentState.ValueType  # 6
+"""Removed from the store when its retention ended."""
+SEGMENT_STATE_ABANDONED: SegmentState.ValueType  # 7
+"""Given up by AbandonFile before it was in a store."""
+SEGMENT_STATE_LOST: SegmentState.ValueType  # 8
+"""The server's disk lost the file, or damaged it, before it was in a store."""
 Global___SegmentState: _TypeAlias = SegmentState  # noqa: Y015
 
 @_typing.final
@@ -153,6 +171,9 @@ class Segment(_message.Message):
     ENCODER_DELAY_SAMPLES_FIELD_NUMBER: _builtins.int
     INTERRUPTED_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    JOINED_SEGMENTS_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
     """Stable id of the file, for FileService."""
     recording_id: _builtins.str
@@ -193,6 +214,10 @@ class Segment(_message.Message):
     """Samples that a decoder without knowledge of the file's tag puts out before the first: MP3 only."""
     interrupted: _builtins.bool
     """Whether it ended by a fault (a crash, a full disk) and not by the rules."""
+    store: _builtins.str
+    """Names the store that it is in or goes to, without the keys to it: `disk:folder` or `vendor:place:bucket`."""
+    joined_segments: _builtins.int
+    """How many segments, from `segment_id` on, JoinSegments put into this file; 0 for a segment itself."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Room time of its first sample."""
@@ -208,6 +233,10 @@ class Segment(_message.Message):
     @_builtins.property
     def statistics(self) -> Global___FrameStatistics:
         """What became of the frames."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When its retention ends. Unset: never, or not known before it is UPLOADED."""
 
     def __init__(
         self,
@@ -235,10 +264,13 @@ class Segment(_message.Message):
         encoder_delay_samples: _builtins.int = ...,
         interrupted: _builtins.bool = ...,
         statistics: Global___FrameStatistics | None = ...,
+        store: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        joined_segments: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "end_time", b"end_time", "start_time", b"start_time", "statistics", b"statistics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "end_time", b"end_time", "expire_time", b"expire_time", "start_time", b"start_time", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "codec", b"codec", "container", b"container", "duration", b"duration", "encoder_delay_samples", b"encoder_delay_samples", "end_time", b"end_time", "file_id", b"file_id", "interrupted", b"interrupted", "kind", b"kind", "object_key", b"object_key", "recording_id", b"recording_id", "room_id", b"room_id", "sample_count", b"sample_count", "sample_rate_hz", b"sample_rate_hz", "segment_id", b"segment_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "task_id", b"task_id", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "codec", b"codec", "container", b"container", "duration", b"duration", "encoder_delay_samples", b"encoder_delay_samples", "end_time", b"end_time", "expire_time", b"expire_time", "file_id", b"file_id", "interrupted", b"interrupted", "joined_segments", b"joined_segments", "kind", b"kind", "object_key", b"object_key", "recording_id", b"recording_id", "room_id", b"room_id", "sample_count", b"sample_count", "sample_rate_hz", b"sample_rate_hz", "segment_id", b"segment_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "store", b"store", "task_id", b"task_id", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,8 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -31,6 +35,12 @@ class _StorageVendorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Storage
     """Tencent Cloud COS."""
     STORAGE_VENDOR_TOS: _StorageVendor.ValueType  # 3
     """Volcengine TOS."""
+    STORAGE_VENDOR_OSS: _StorageVendor.ValueType  # 4
+    """Alibaba Cloud OSS."""
+    STORAGE_VENDOR_OBS: _StorageVendor.ValueType  # 5
+    """Huawei Cloud OBS."""
+    STORAGE_VENDOR_KODO: _StorageVendor.ValueType  # 6
+    """Qiniu Kodo."""
 
 class StorageVendor(_StorageVendor, metaclass=_StorageVendorEnumTypeWrapper):
     """The vendors of object storage whose differences the server knows."""
@@ -43,6 +53,12 @@ STORAGE_VENDOR_COS: StorageVendor.ValueType  # 2
 """Tencent Cloud COS."""
 STORAGE_VENDOR_TOS: StorageVendor.ValueType  # 3
 """Volcengine TOS."""
+STORAGE_VENDOR_OSS: StorageVendor.ValueType  # 4
+"""Alibaba Cloud OSS."""
+STORAGE_VENDOR_OBS: StorageVendor.ValueType  # 5
+"""Huawei Cloud OBS."""
+STORAGE_VENDOR_KODO: StorageVendor.ValueType  # 6
+"""Qiniu Kodo."""
 Global___StorageVendor: _TypeAlias = StorageVendor  # noqa: Y015
 
 @_typing.final
@@ -54,6 +70,8 @@ class StorageSettings(_message.Message):
     DISK_FIELD_NUMBER: _builtins.int
     OBJECT_STORE_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
+    SECONDARY_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """Put before every object key, without a slash at its start; a slash is added after it. Up to 512 bytes
     of letters, digits and `/ - _ .`. Default empty.
@@ -66,22 +84,76 @@ class StorageSettings(_message.Message):
     def object_store(self) -> Global___ObjectStore:
         """A bucket of an S3-compatible object storage."""
 
+    @_builtins.property
+    def secondary(self) -> Global___SecondaryStore:
+        """Where segments go while the first store stays down. Default none: they wait for the first."""
+
+    @_builtins.property
+    def retention(self) -> _duration_pb2.Duration:
+        """How long files are kept in the store after the end of their media: whole days up to 1,500, or 0 for ever. A task
+        may say otherwise. Default for ever.
+        """
+
     def __init__(
         self,
         *,
         disk: Global___DiskStore | None = ...,
         object_store: Global___ObjectStore | None = ...,
         prefix: _builtins.str = ...,
+        secondary: Global___SecondaryStore | None = ...,
+        retention: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "object_store", b"object_store", "store", b"store"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "object_store", b"object_store", "retention", b"retention", "secondary", b"secondary", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "object_store", b"object_store", "prefix", b"prefix", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "object_store", b"object_store", "prefix", b"prefix", "retention", b"retention", "secondary", b"secondary", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_store: _TypeAlias = _typing.Literal["disk", "object_store"]  # noqa: Y015
     _WhichOneofArgType_store: _TypeAlias = _typing.Literal["store", b"store"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_store) -> _WhichOneofReturnType_store | None: ...
 
 Global___StorageSettings: _TypeAlias = StorageSettings  # noqa: Y015
+
+@_typing.final
+class SecondaryStore(_message.Message):
+    """A second store. A segment that went there stays there; `Segment.store` and `Segment.url` say where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISK_FIELD_NUMBER: _builtins.int
+    OBJECT_STORE_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """As in StorageSettings."""
+    @_builtins.property
+    def disk(self) -> Global___DiskStore:
+        """A folder of the server."""
+
+    @_builtins.property
+    def object_store(self) -> Global___ObjectStore:
+        """A bucket of an S3-compatible object storage."""
+
+    @_builtins.property
+    def after(self) -> _duration_pb2.Duration:
+        """How long the first store must have taken nothing before segments go here: 1 s to 24 h. Default 5 min."""
+
+    def __init__(
+        self,
+        *,
+        disk: Global___DiskStore | None = ...,
+        object_store: Global___ObjectStore | None = ...,
+        prefix: _builtins.str = ...,
+        after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "disk", b"disk", "object_store", b"object_store", "store", b"store"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "disk", b"disk", "object_store", b"object_store", "prefix", b"prefix", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_store: _TypeAlias = _typing.Literal["disk", "object_store"]  # noqa: Y015
+    _WhichOneofArgType_store: _TypeAlias = _typing.Literal["store", b"store"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_store) -> _WhichOneofReturnType_store | None: ...
+
+Global___SecondaryStore: _TypeAlias = SecondaryStore  # noqa: Y015
 
 @_typing.final
 class DiskStore(_message.Message):
@@ -113,12 +185,34 @@ class ObjectStore(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VENDOR_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     PATH_STYLE_FIELD_NUMBER: _builtins.int
     CREDENTIALS_FIELD_NUMBER: _builtins.int
+    STORAGE_CLASS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     vendor: Global___StorageVendor.ValueType
     """The vendor. Required."""
     bucket: _builtins.str
@@ -131,9 +225,17 @@ class ObjectStore(_message.Message):
     """
     path_style: _builtins.bool
     """Whether the bucket stands in the path and not in the host name. Default: the vendor's way."""
+    storage_class: _builtins.str
+    """The vendor's name of a storage class, such as `STANDARD_IA`. Default: the bucket's."""
     @_builtins.property
     def credentials(self) -> Global___StorageCredentials:
         """The keys. Required."""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Tags that each object gets, up to 10; refused for vendors that have none. Keys up to 128 and values up to 256
+        letters, digits and `+ - = . _ : / @`.
+        """
 
     def __init__(
         self,
@@ -144,10 +246,12 @@ class ObjectStore(_message.Message):
         endpoint: _builtins.str = ...,
         path_style: _builtins.bool | None = ...,
         credentials: Global___StorageCredentials | None = ...,
+        storage_class: _builtins.str = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_path_style", b"_path_style", "credentials", b"credentials", "path_style", b"path_style"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path_style", b"_path_style", "bucket", b"bucket", "credentials", b"credentials", "endpoint", b"endpoint", "path_style", b"path_style", "region", b"region", "vendor", b"vendor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path_style", b"_path_style", "bucket", b"bucket", "credentials", b"credentials", "endpoint", b"endpoint", "path_style", b"path_style", "region", b"region", "storage_class", b"storage_class", "tags", b"tags", "vendor", b"vendor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__path_style: _TypeAlias = _typing.Literal["path_style"]  # noqa: Y015
     _WhichOneofArgType__path_style: _TypeAlias = _typing.Literal["_path_style", b"_path_style"]  # noqa: Y015
@@ -157,15 +261,21 @@ Global___ObjectStore: _TypeAlias = ObjectStore  # noqa: Y015
 
 @_typing.final
 class StorageCredentials(_message.Message):
-    """Keys of an object storage account."""
+    """Keys of an object storage account: `source` alone, or the keys themselves."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCESS_KEY_ID_FIELD_NUMBER: _builtins.int
     SECRET_ACCESS_KEY_FIELD_NUMBER: _builtins.int
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     access_key_id: _builtins.str
-    """The key's id (AccessKeyId, SecretId). Required."""
+    """The key's id (AccessKeyId, SecretId). Required without `source`."""
+    source: _builtins.str
+    """Name of a source of credentials among the operator's settings (`credential_sources`) that this application may
+    use; it is read anew before what it gave expires. Default none.
+    """
     @_builtins.property
     def secret_access_key(self) -> Global___Secret:
         """The secret. Required when set or changed; replies carry it without its value."""
@@ -174,16 +284,24 @@ class StorageCredentials(_message.Message):
     def session_token(self) -> Global___Secret:
         """Token of temporary credentials. Default none."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the session token expires, if the caller knows; a WARNING event comes 10 minutes before. Uploads wait for new
+        credentials then and go on by themselves. Default unknown.
+        """
+
     def __init__(
         self,
         *,
         access_key_id: _builtins.str = ...,
         secret_access_key: Global___Secret | None = ...,
         session_token: Global___Secret | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["secret_access_key", b"secret_access_key", "session_token", b"session_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "secret_access_key", b"secret_access_key", "session_token", b"session_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "secret_access_key", b"secret_access_key", "session_token", b"session_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "expire_time", b"expire_time", "secret_access_key", b"secret_access_key", "session_token", b"session_token", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -186,6 +186,7 @@ class OutputSettings(_message.Message):
     MIXED_CONTAINERS_FIELD_NUMBER: _builtins.int
     SEGMENT_DURATION_FIELD_NUMBER: _builtins.int
     AUDIO_BITRATE_BPS_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
     audio_bitrate_bps: _builtins.int
     """Bits a second of MP3: 32000 to 320000, one that MPEG-1 layer III has. Default 64000."""
     @_builtins.property
@@ -200,6 +201,12 @@ class OutputSettings(_message.Message):
     def segment_duration(self) -> _duration_pb2.Duration:
         """A segment ends when it is this long: 1 s to 24 h. Default: the profile's, 2 h."""
 
+    @_builtins.property
+    def retention(self) -> _duration_pb2.Duration:
+        """How long the files are kept in the store after the end of their media: whole days up to 1,500, or 0 for ever.
+        Default: the application's.
+        """
+
     def __init__(
         self,
         *,
@@ -207,10 +214,11 @@ class OutputSettings(_message.Message):
         mixed_containers: _abc.Iterable[_media_pb2.Container.ValueType] | None = ...,
         segment_duration: _duration_pb2.Duration | None = ...,
         audio_bitrate_bps: _builtins.int = ...,
+        retention: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["segment_duration", b"segment_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention", "segment_duration", b"segment_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bitrate_bps", b"audio_bitrate_bps", "mixed_containers", b"mixed_containers", "segment_duration", b"segment_duration", "single_containers", b"single_containers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bitrate_bps", b"audio_bitrate_bps", "mixed_containers", b"mixed_containers", "retention", b"retention", "segment_duration", b"segment_duration", "single_containers", b"single_containers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

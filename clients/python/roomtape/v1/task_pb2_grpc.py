@@ -74,7 +74,7 @@ class RecordingServiceServicer(object):
     def StartRecord(self, request, context):
         """Starts a task in an open room. Errors: APPLICATION_NOT_FOUND, SERVICE_DISABLED, ROOM_NOT_FOUND, TASK_IN_USE,
         INVALID_RECORD_MODE, SUBSCRIPTION_CONFLICT, TOO_MANY_ALLOWED_USERS, TOO_MANY_BLOCKED_USERS, INVALID_CONTAINER,
-        CODEC_NOT_IN_CONTAINER, REQUEST_ID_REUSED, NO_CAPACITY.
+        CODEC_NOT_IN_CONTAINER, REQUEST_ID_REUSED, NO_CAPACITY, SPOOL_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

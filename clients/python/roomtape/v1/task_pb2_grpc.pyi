@@ -36,7 +36,7 @@ class RecordingServiceStub:
     StartRecord: _grpc.UnaryUnaryMultiCallable[_task_pb2.StartRecordRequest, _task_pb2.StartRecordResponse]
     """Starts a task in an open room. Errors: APPLICATION_NOT_FOUND, SERVICE_DISABLED, ROOM_NOT_FOUND, TASK_IN_USE,
     INVALID_RECORD_MODE, SUBSCRIPTION_CONFLICT, TOO_MANY_ALLOWED_USERS, TOO_MANY_BLOCKED_USERS, INVALID_CONTAINER,
-    CODEC_NOT_IN_CONTAINER, REQUEST_ID_REUSED, NO_CAPACITY.
+    CODEC_NOT_IN_CONTAINER, REQUEST_ID_REUSED, NO_CAPACITY, SPOOL_FULL.
     """
     StopRecord: _grpc.UnaryUnaryMultiCallable[_task_pb2.StopRecordRequest, _task_pb2.StopRecordResponse]
     """Stops a task. It returns when the stop is durable; files follow, TASK_FILES_COMPLETE tells when all are in the
@@ -61,7 +61,7 @@ class RecordingServiceAsyncStub(RecordingServiceStub):
     StartRecord: _aio.UnaryUnaryMultiCallable[_task_pb2.StartRecordRequest, _task_pb2.StartRecordResponse]  # type: ignore[assignment]
     """Starts a task in an open room. Errors: APPLICATION_NOT_FOUND, SERVICE_DISABLED, ROOM_NOT_FOUND, TASK_IN_USE,
     INVALID_RECORD_MODE, SUBSCRIPTION_CONFLICT, TOO_MANY_ALLOWED_USERS, TOO_MANY_BLOCKED_USERS, INVALID_CONTAINER,
-    CODEC_NOT_IN_CONTAINER, REQUEST_ID_REUSED, NO_CAPACITY.
+    CODEC_NOT_IN_CONTAINER, REQUEST_ID_REUSED, NO_CAPACITY, SPOOL_FULL.
     """
     StopRecord: _aio.UnaryUnaryMultiCallable[_task_pb2.StopRecordRequest, _task_pb2.StopRecordResponse]  # type: ignore[assignment]
     """Stops a task. It returns when the stop is durable; files follow, TASK_FILES_COMPLETE tells when all are in the
@@ -89,7 +89,7 @@ class RecordingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.StartRecordResponse, _abc.Awaitable[_task_pb2.StartRecordResponse]]:
         """Starts a task in an open room. Errors: APPLICATION_NOT_FOUND, SERVICE_DISABLED, ROOM_NOT_FOUND, TASK_IN_USE,
         INVALID_RECORD_MODE, SUBSCRIPTION_CONFLICT, TOO_MANY_ALLOWED_USERS, TOO_MANY_BLOCKED_USERS, INVALID_CONTAINER,
-        CODEC_NOT_IN_CONTAINER, REQUEST_ID_REUSED, NO_CAPACITY.
+        CODEC_NOT_IN_CONTAINER, REQUEST_ID_REUSED, NO_CAPACITY, SPOOL_FULL.
         """
 
     @_abc_1.abstractmethod
