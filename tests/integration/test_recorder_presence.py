@@ -41,6 +41,22 @@ async def test_a_mute_ends_the_segment_where_that_is_the_rule(node: RecorderNode
     assert [(each.start_ns - EPOCH_NS, each.end_ns - EPOCH_NS) for each in whole] == [(0, 4 * SECOND)]
 
 
+async def test_a_mute_keeps_silence_away_from_where_the_segment_before_ended(node: RecorderNode) -> None:
+    publisher = Publisher(TRACK)
+    publisher.pause(2 * SECOND)
+    begin(
+        node,
+        publisher,
+        order("ends", mute_ends_segment=True, position_ns=EPOCH_NS + SECOND),
+        order("goes-on", position_ns=EPOCH_NS + SECOND),
+    )
+    node.tell(protocol.TrackMute(TRACK, True, EPOCH_NS + SECOND))
+    send(node, publisher, pcm_frames(publisher, tone(440, 1.0)))
+    [ended] = await end(node, publisher, "ends")
+    [whole] = await node.stop("goes-on", 0)
+    assert (ended.start_ns, whole.start_ns) == (EPOCH_NS + 2 * SECOND, EPOCH_NS + SECOND)
+
+
 async def test_long_breaks_end_the_segment_and_long_silence_does_not(node: RecorderNode) -> None:
     publisher = Publisher(TRACK)
     begin(node, publisher, order("r"))

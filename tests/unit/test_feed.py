@@ -300,3 +300,56 @@ def test_a_worker_knows_where_it_stands_with_those_who_left(feed: RoomFeed) -> N
     feed.attach(worker)
     start = next(told for told in worker.take() if isinstance(told, protocol.RecordingStart))
     assert start.resume == {"gone": protocol.Resume(30, NOW)}
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told to the worker that is lost", "told to nobody"])
+def test_a_mute_keeps_its_place_between_frames_that_are_sent_again(feed: RoomFeed, is_told: bool) -> None:
+    first, second, mic = Worker(), Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(first)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"before")
+    if not is_told:
+        feed.detach()
+    feed.mute_track(mic, True, NOW + 1)
+    feed.mute_track(mic, False, NOW + 2)
+    feed.mute_track(mic, True, NOW + 3)
+    feed.mute_track(mic, False, NOW + 4)
+    feed.push(mic, 10, NOW, b"after")
+    if is_told:
+        feed.detach()
+    feed.attach(second)
+    assert mutes_and_frames(second) == [b"before", NOW + 1, b"after"]
+
+
+def test_a_mute_that_nothing_follows_is_told_until_something_after_it_is_safe(feed: RoomFeed) -> None:
+    first, second, mic = Worker(), Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(first)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"before")
+    feed.mute_track(mic, True, NOW + 1)
+    feed.safe(mic, 5)
+    assert not mic.held
+    feed.detach()
+    feed.attach(second)
+    assert mutes_and_frames(second) == [NOW + 1]
+    feed.push(mic, 10, NOW, b"after")
+    feed.safe(mic, 10)
+    feed.detach()
+    feed.attach(first)
+    first.take()
+    feed.attach(second)
+    assert mutes_and_frames(second) == [b"after"]
+
+
+def mutes_and_frames(worker: Worker) -> list[object]:
+    told: list[object] = []
+    for each in worker.take():
+        match each:
+            case protocol.TrackMute():
+                assert each.muted
+                told.append(each.at_ns)
+            case protocol.Frames():
+                told.append(each.batch)
+    return told

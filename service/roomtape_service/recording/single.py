@@ -98,6 +98,7 @@ class SingleRecording(Recording):
         if self.order.mute_ends_segment:
             self._fill(lane, position)
             self.series.end()
+            self._resume_ns = None
 
     def _fill(self, lane: Lane, until: int | None) -> None:
         if until is None or not self.series.is_open:

@@ -106,7 +106,8 @@ class Rooms:
                 live = self.add_track(room, who, track)
                 live.feed.is_connected = False
                 live.feed.is_restored = True
-                live.feed.is_muted = track.muted
+                if track.muted:
+                    live.feed.held.mute(protocol.BEFORE_ALL_NS)
             room.participants[who.user_id] = who
         return room
 

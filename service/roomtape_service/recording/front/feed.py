@@ -118,7 +118,8 @@ class RoomFeed:
 
     def mute_track(self, track: FeedTrack, muted: bool, at_ns: int) -> None:
         """The platform says that the track is silent, or speaks again."""
-        track.is_muted = muted
+        if muted and track.recordings:
+            track.held.mute(at_ns)
         if track.is_open:
             self._tell(protocol.TrackMute(track.handle, muted, at_ns))
 
@@ -313,8 +314,12 @@ class RoomFeed:
                 and held.sequence > after
                 and (limit is None or held.sequence <= limit)
             ):
+                if held.muted_at_ns is not None:
+                    self._tell(protocol.TrackMute(track.handle, True, held.muted_at_ns))
                 self._worker.send(protocol.frames_message(track.handle, held.arrival_ns, held.batch))
                 sent = max(sent, held.sequence)
+        if limit is None and track.held.muted_at_ns is not None and track.is_open:
+            self._tell(protocol.TrackMute(track.handle, True, track.held.muted_at_ns))
         return sent
 
     def _start(self, recording: FeedRecording) -> None:
@@ -348,8 +353,6 @@ class RoomFeed:
                 sequence=None if track.is_restored and not sequence else sequence,
             )
         )
-        if track.is_muted:
-            self._tell(protocol.TrackMute(track.handle, True, protocol.BEFORE_ALL_NS))
 
     def _tell_condition(self, track: FeedTrack) -> None:
         if track.closed_at_ns is not None:

@@ -12,17 +12,23 @@ HELD_BYTES_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class HeldBatch:
-    """A batch as it came from the publisher; `sequence` is the highest in it."""
+    """A batch as it came from the publisher; `sequence` is the highest in it.
+
+    `muted_at_ns` is when the track was muted, if it was since the batch before.
+    """
 
     sequence: int
     arrival_ns: int
     batch: bytes
+    muted_at_ns: int | None = None
 
 
 class HeldFrames:
-    """Batches that a worker may have lost, oldest first."""
+    """Batches that a worker may have lost, oldest first, and where between them the track was muted."""
 
     def __init__(self) -> None:
+        self.muted_at_ns: int | None = None
+        """When the track was muted, if it was since the newest batch."""
         self._batches: deque[HeldBatch] = deque()
         self._bytes = 0
 
@@ -39,8 +45,14 @@ class HeldFrames:
 
     def hold(self, sequence: int, arrival_ns: int, batch: bytes) -> None:
         """Keeps a batch until `release` covers its highest sequence."""
-        self._batches.append(HeldBatch(sequence, arrival_ns, batch))
+        self._batches.append(HeldBatch(sequence, arrival_ns, batch, self.muted_at_ns))
         self._bytes += len(batch)
+        self.muted_at_ns = None
+
+    def mute(self, at_ns: int) -> None:
+        """The track is muted from here on. What mutes it again before the next batch changes nothing."""
+        if self.muted_at_ns is None:
+            self.muted_at_ns = at_ns
 
     def release(self, sequence: int) -> None:
         """Lets go of the batches up to `sequence`.

@@ -37,7 +37,6 @@ class FeedTrack:
     is_restored: bool = False
     is_open: bool = False
     is_connected: bool = True
-    is_muted: bool = False
     closed_at_ns: int | None = None
     on_acknowledged: Callable[[], None] | None = None
     on_rejected: Callable[[protocol.Rejected], None] | None = None
