@@ -40,12 +40,14 @@ def feed(index: TrackIndex) -> RoomFeed:
     return feed
 
 
-def recording(name: str = "r1") -> FeedRecording:
+def recording(
+    name: str = "r1", kind: protocol.RecordingKind = protocol.RecordingKind.SINGLE
+) -> FeedRecording:
     return FeedRecording(
         RecordingFacts(
             recording_id=name,
             task_id="t1",
-            kind=protocol.RecordingKind.SINGLE,
+            kind=kind,
             containers=(protocol.Container.WAV,),
             segment_ns=7200 * 10**9,
             segment_bytes=1 << 31,
@@ -353,3 +355,66 @@ def mutes_and_frames(worker: Worker) -> list[object]:
             case protocol.Frames():
                 told.append(each.batch)
     return told
+
+
+@pytest.mark.parametrize("kind", protocol.RecordingKind)
+def test_each_recording_gets_a_track_up_to_where_it_left_it(
+    feed: RoomFeed, kind: protocol.RecordingKind
+) -> None:
+    first, second, mic = Worker(), Worker(), track(feed)
+    names = ("stays", "early", "late")
+    for name in names:
+        feed.start_recording(recording(name, kind))
+    feed.attach(first)
+    for name in names:
+        feed.set_tracks(name, [mic.facts.key])
+    feed.push(mic, 5, NOW, b"five")
+    feed.set_tracks("early", [])
+    feed.push(mic, 10, NOW, b"ten")
+    feed.set_tracks("late", [])
+    feed.push(mic, 15, NOW, b"fifteen")
+    feed.detach()
+    feed.attach(second)
+    heard = heard_by(second, mic.handle)
+    assert heard == {"stays": [b"five", b"ten", b"fifteen"], "early": [b"five"], "late": [b"five", b"ten"]}
+    assert len(second.messages) == 0
+
+
+def heard_by(worker: Worker, handle: int) -> dict[str, list[bytes]]:
+    """The batches of a track that each recording of a worker takes."""
+    heard: dict[str, list[bytes]] = {}
+    takers: set[str] = set()
+    for each in worker.take():
+        match each:
+            case protocol.RecordingTracks():
+                change = takers.add if handle in each.tracks else takers.discard
+                change(each.recording_id)
+            case protocol.Frames():
+                assert each.track == handle
+                for taker in takers:
+                    heard.setdefault(taker, []).append(each.batch)
+    return heard
+
+
+@pytest.mark.parametrize("leaves_first", [True, False])
+def test_a_room_that_waits_for_its_worker_is_closed_with_all_that_the_worker_has(
+    feed: RoomFeed, leaves_first: bool
+) -> None:
+    worker, mic = Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(worker)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"one")
+    feed.recording_failed("r1")
+    assert feed.restart()
+    known, handle = worker.take(), mic.handle
+    if leaves_first:
+        feed.close_track(mic, NOW)
+    feed.stop_recording("r1", NOW)
+    feed.recording_stopped("r1")
+    feed.close()
+    told = worker.take()
+    assert handle in [each.track for each in told if isinstance(each, protocol.TrackClose)]
+    [opened] = [each for each in known if isinstance(each, protocol.RoomOpen)]
+    assert told[-1] == protocol.RoomClose(opened.room)
+    assert feed.worker is None

@@ -85,7 +85,7 @@ class RoomFeed:
 
     def close(self) -> None:
         """The room is closed and nothing of it is recorded any more."""
-        self._tell(protocol.RoomClose(self._handle))
+        self._end_on_worker()
         self._worker = self._parked = None
         for track in self.tracks.values():
             self._index.pop(track.handle, None)
@@ -139,7 +139,7 @@ class RoomFeed:
         """The participant left. The track stays in the feed until all of it is safe."""
         track.closed_at_ns = at_ns
         if track.is_open:
-            self._tell(protocol.TrackClose(track.handle, at_ns))
+            self._tell_end(protocol.TrackClose(track.handle, at_ns))
         self._forget_if_done(track)
 
     def start_recording(self, recording: FeedRecording) -> None:
@@ -205,10 +205,7 @@ class RoomFeed:
         worker = self._parked
         if worker is None or not self._is_parked():
             return
-        for track in self.tracks.values():
-            if track.is_open and track.closed_at_ns is None:
-                worker.send(protocol.encode(protocol.TrackClose(track.handle, protocol.BEFORE_ALL_NS)))
-        worker.send(protocol.encode(protocol.RoomClose(self._handle)))
+        self._end_on_worker()
         self.attach(worker)
 
     def recording_stopped(self, recording_id: str) -> bool:
@@ -262,28 +259,38 @@ class RoomFeed:
     def _send_departing(self) -> dict[str, int]:
         """Sends what recordings still lack of tracks that they take no more.
 
-        A single takes one track at a time, so they come one after the other. Returns up to where each was sent.
+        A single takes one track at a time, so they come one after the other; of each a recording has no more than it
+        took. Returns up to where each was sent.
         """
-        limits = self._limits()
+        left = {key for recording in self.recordings.values() for key in recording.leaving}
         tracks = [track for track in self.tracks.values() if track.closed_at_ns is not None]
-        tracks += [self.tracks[key] for key in limits if self.tracks[key] not in tracks]
+        tracks += [track for key, track in self.tracks.items() if key in left and track not in tracks]
         sent: dict[str, int] = {}
         for track in tracks:
             key = track.facts.key
             for recording in self.recordings.values():
                 if recording.takes_one_track and key in (*recording.tracks, *recording.leaving):
                     self._tell(protocol.RecordingTracks(recording.facts.recording_id, (track.handle,)))
-            sent[key] = self._send_held(track, 0, limits.get(key))
-            if key not in limits and track.is_open:
+            if key in left:
+                sent[key] = self._send_to_leave(track)
+                continue
+            sent[key] = self._send_held(track, 0, None)
+            if track.is_open:
                 self._tell_condition(track)
         return sent
 
-    def _limits(self) -> dict[str, int]:
-        limits: dict[str, int] = {}
-        for recording in self.recordings.values():
-            for key, limit in recording.leaving.items():
-                limits[key] = min(limit, limits.get(key, limit))
-        return limits
+    def _send_to_leave(self, track: FeedTrack) -> int:
+        """Sends a track up to where the last recording left it, each of them up to where it did."""
+        key = track.facts.key
+        leaving = [each for each in self.recordings.values() if key in each.leaving]
+        sent = 0
+        for recording in sorted(leaving, key=lambda each: each.leaving[key]):
+            sent = self._send_held(track, sent, recording.leaving[key])
+            recording.left.add(key)
+            staying = [] if recording.takes_one_track else [*recording.tracks, *recording.leaving]
+            handles = self._handles(each for each in staying if each not in recording.left)
+            self._tell(protocol.RecordingTracks(recording.facts.recording_id, handles))
+        return sent
 
     def _leave_if_safe(self, track: FeedTrack) -> None:
         key = track.facts.key
@@ -302,7 +309,7 @@ class RoomFeed:
             return
         track.acknowledge_all()
         if track.is_open and track.closed_at_ns is None:
-            self._tell(protocol.TrackClose(track.handle, protocol.BEFORE_ALL_NS))
+            self._tell_end(protocol.TrackClose(track.handle, protocol.BEFORE_ALL_NS))
             track.is_open = False
         self._forget_if_done(track)
 
@@ -324,6 +331,7 @@ class RoomFeed:
 
     def _start(self, recording: FeedRecording) -> None:
         recording.is_running = True
+        recording.left.clear()
         keys = (*recording.tracks, *recording.leaving)
         expected = tuple(key for key in keys if not self.tracks[key].is_connected)
         self._tell(recording.start(self._handle, expected))
@@ -372,6 +380,17 @@ class RoomFeed:
     def _tell(self, op: protocol.NodeOp) -> None:
         if self._worker is not None:
             self._worker.send(protocol.encode(op))
+
+    def _tell_end(self, op: protocol.TrackClose | protocol.RoomClose) -> None:
+        """Also to a worker that waits: it keeps what does not end."""
+        if self.worker is not None:
+            self.worker.send(protocol.encode(op))
+
+    def _end_on_worker(self) -> None:
+        for track in self.tracks.values():
+            if track.is_open and track.closed_at_ns is None:
+                self._tell_end(protocol.TrackClose(track.handle, protocol.BEFORE_ALL_NS))
+        self._tell_end(protocol.RoomClose(self._handle))
 
     def _handles(self, keys: Iterable[str]) -> tuple[int, ...]:
         return tuple(self.tracks[key].handle for key in keys)

@@ -43,6 +43,8 @@ class FeedRecording:
     base: dict[str, int] = field(default_factory=dict)
     tracks: tuple[str, ...] = ()
     leaving: dict[str, int] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
+    """Of `leaving` those of which the worker that has the recording now was sent all."""
     stop_at_ns: int | None = None
     is_running: bool = False
     newest_ended: int = -1
