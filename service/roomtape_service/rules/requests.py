@@ -7,6 +7,7 @@ from google.protobuf import duration_pb2
 from roomtape.v1 import error_pb2, media_pb2, task_pb2
 from roomtape_service.errors import field_refusal
 from roomtape_service.rules.profiles import Profile
+from roomtape_service.rules.retention import retention_problem
 
 __all__ = [
     "BITRATES_BPS",
@@ -103,6 +104,9 @@ def check_output(output: task_pb2.OutputSettings) -> None:
             f"{', '.join(map(str, BITRATES_BPS))}",
             value=str(output.audio_bitrate_bps),
         )
+    if output.HasField("retention") and (problem := retention_problem(output.retention)):
+        value = f"{output.retention.seconds}s"
+        raise field_refusal(error_pb2.ERROR_REASON_INVALID_VALUE, "output.retention", problem, value=value)
 
 
 def filled_output(output: task_pb2.OutputSettings, profile: Profile) -> task_pb2.OutputSettings:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from roomtape.v1 import error_pb2, storage_pb2
 from roomtape_service.errors import FieldViolation, Refusal
 from roomtape_service.rules.naming import MAX_PREFIX_BYTES, escape_id
+from roomtape_service.rules.retention import retention_problem
 from roomtape_service.storage.vendors import VENDORS, Vendor
 
 __all__ = ["check_settings", "complete_settings", "require_valid"]
@@ -57,6 +58,8 @@ def check_settings(settings: storage_pb2.StorageSettings, path: str = "storage")
             ]
         case _:
             found.append(FieldViolation(path, "set `disk` or `object_store`"))
+    if problem := retention_problem(settings.retention):
+        found.append(FieldViolation(f"{path}.retention", problem))
     return found
 
 

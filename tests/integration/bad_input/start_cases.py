@@ -68,6 +68,13 @@ def _with_duration(
     return request
 
 
+def _with_retention(
+    request: task_pb2.StartRecordRequest, retention: duration_pb2.Duration
+) -> task_pb2.StartRecordRequest:
+    request.output.retention.CopyFrom(retention)
+    return request
+
+
 def _in_use(world: World) -> dict[str, str]:
     return {"roomId": world.room_id, "taskId": world.witness.task_id}
 
@@ -240,6 +247,21 @@ START_CASES = (
         lambda _: _start(bitrate=65_000),
         "INVALID_VALUE",
         "output.audio_bitrate_bps",
+    ),
+    case(
+        _START,
+        "a retention of half a day",
+        lambda _: _with_retention(_start(), duration_pb2.Duration(seconds=43_200)),
+        "INVALID_VALUE",
+        "output.retention",
+        metadata=lambda _: {"value": "43200s"},
+    ),
+    case(
+        _START,
+        "a retention of 1,501 days",
+        lambda _: _with_retention(_start(), duration_pb2.Duration(seconds=1501 * 86_400)),
+        "INVALID_VALUE",
+        "output.retention",
     ),
     case(_START, "own id with slash", lambda _: _start(client_task_id="a/b"), "INVALID_ID", "client_task_id"),
     case(_START, "label without key", lambda _: _start(labels={"": "x"}), "INVALID_VALUE", "labels"),
