@@ -2,7 +2,7 @@
 
     python -m roomtape_service.child --name worker-0 --lifeline 5 … some.module --its --arguments
 
-1. Logs are set up, so that the module only writes lines.
+1. Logs are set up, so that the module only writes lines; failpoints are armed, where a test wants it.
 2. SIGINT is ignored: Ctrl-C reaches all processes of a terminal, and the order of stopping is the supervisor's.
 3. The lifeline is watched: a pipe whose other end the supervisor holds. When the supervisor is gone, however it died,
    the pipe ends, and so does the child: by SIGTERM after its patience, by SIGKILL if that does not help.
@@ -17,7 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
+from roomtape_service import failpoints
 from roomtape_service.observability.logging import configure
 
 __all__ = ["main"]
@@ -32,10 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kill-after", type=float, required=True, help="seconds from SIGTERM to SIGKILL")
     parser.add_argument("--log-level", required=True)
     parser.add_argument("--log-format", required=True)
+    parser.add_argument("--failpoints", type=Path, help="what goes wrong in it, for tests")
     parser.add_argument("module")
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)
     configure(given.log_level, given.log_format, given.name)
+    if given.failpoints is not None:
+        failpoints.arm(given.failpoints)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(
         target=_follow, args=(given.lifeline, given.patience, given.kill_after), name="lifeline", daemon=True

@@ -3,6 +3,8 @@
 import time
 from typing import Protocol
 
+from roomtape_service import failpoints
+
 __all__ = ["NANOSECONDS", "Clock", "ManualClock", "SystemClock"]
 
 NANOSECONDS = 1_000_000_000
@@ -27,7 +29,7 @@ class SystemClock:
     """
 
     def __init__(self) -> None:
-        self._offset_ns = time.time_ns() - time.monotonic_ns()
+        self._offset_ns = time.time_ns() - time.monotonic_ns() + failpoints.overrides().clock_offset_ns
 
     def now_ns(self) -> int:
         return time.monotonic_ns() + self._offset_ns

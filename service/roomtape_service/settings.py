@@ -217,6 +217,15 @@ class Settings:
     log_format: str = field(
         metadata=_about(choice("console", "json"), "console", "`console` for people, `json` for programs.")
     )
+    failpoints_file: Path | None = field(
+        metadata=_about(
+            path,
+            None,
+            "For tests of the service alone, where no other machine can call: JSON that names places at which its "
+            "processes crash, fail or wait.",
+            "none, and nothing of it happens",
+        )
+    )
 
     @property
     def run_dir(self) -> Path:
@@ -314,6 +323,7 @@ _SAMPLES: Mapping[str, str] = {
     "storage_root": '"/var/lib/roomtape/files"',
     "secret_key_file": '"/etc/roomtape/secret.key"',
     "create_default_application": '"demo"',
+    "failpoints_file": '"/tmp/failpoints.json"',
 }
 
 
@@ -362,6 +372,8 @@ def _conflicts(settings: Settings) -> list[str]:
             f"http_listen: {settings.http_listen} can be reached from other machines; "
             "set tls_certificate_file and tls_key_file, or listen on 127.0.0.1"
         )
+    if settings.failpoints_file and not (settings.listen.loopback and settings.http_listen.loopback):
+        problems.append("failpoints_file: it is for tests; unset it, or listen on 127.0.0.1")
     if len(str(settings.node_socket).encode()) > _MAX_SOCKET_BYTES:
         problems.append(
             f"data_dir: {settings.data_dir} is too long for the sockets in it; choose one of at most "

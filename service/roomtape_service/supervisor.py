@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 
 import structlog
 
+from roomtape_service import failpoints
 from roomtape_service.kept_process import ChildGaveUp, KeptProcess, Restarts
 from roomtape_service.locks import DataDirLock
 from roomtape_service.readiness import Ready, read_announcement
@@ -179,6 +180,8 @@ class Supervisor:
             *("--kill-after", str(kill_after)),
             *("--log-level", self._settings.log_level, "--log-format", self._settings.log_format),
         ]
+        if self._settings.failpoints_file is not None:
+            prefix += ["--failpoints", str(self._settings.failpoints_file)]
 
         async def command() -> Sequence[str]:
             return [*prefix, *await arguments()]
@@ -216,6 +219,7 @@ class Supervisor:
         self._settings = with_addresses(self._settings, listen, http_listen)
         draft = self._settings.run_dir / f".{READY_FILE}"
         draft.write_text(json.dumps({**asdict(ready), "pid": os.getpid()}))
+        failpoints.hit("supervisor.ready")
         draft.rename(self._settings.run_dir / READY_FILE)
         if not self._ready:
             self._ready = True

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from roomtape_service import failpoints
 from roomtape_service import settings as settings_module
 from roomtape_service.locks import LockedError
 from roomtape_service.observability.logging import configure
@@ -51,9 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         settings = settings_module.load(flags, os.environ, arguments.config)
         configure(settings.log_level, settings.log_format, "supervisor")
+        if settings.failpoints_file is not None:
+            failpoints.arm(settings.failpoints_file)
         return asyncio.run(_serve(settings, as_json=arguments.json))
     except SettingsError as error:
         return _refuse(error.problems, as_json=arguments.json)
+    except failpoints.FailpointsError as error:
+        return _refuse([f"failpoints_file: {error}"], as_json=arguments.json)
     except LockedError as error:
         return _refuse([str(error)], as_json=arguments.json)
     except OSError as error:

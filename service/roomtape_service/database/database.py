@@ -8,6 +8,7 @@ from typing import TypeVar
 from sqlalchemy import insert, make_url, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roomtape_service import failpoints
 from roomtape_service.clock import Clock
 from roomtape_service.database.commits import Commits, Listener
 from roomtape_service.database.migrations import upgrade
@@ -65,21 +66,21 @@ class Database:
             await self._backend.aclose()
             raise
 
-    async def write(self, work: Callable[[UnitOfWork], Awaitable[T]]) -> T:
+    async def write(self, work: Callable[[UnitOfWork], Awaitable[T]], *, name: str = "") -> T:
         """Runs one unit of work, and returns what `work` returned after it is durable.
 
         Everything or nothing: if `work` raises, nothing of it is left and the exception comes out here. If the
         caller is cancelled, the unit is either carried out in whole or not at all. Keep effects outside of the
         database until after this returns: PostgreSQL may take a unit back and let it run again, and the
-        transaction may fail in the end. A unit that takes over 30 s is rolled back (TimeoutError). Raises
-        DatabaseClosed.
+        transaction may fail in the end. A unit that takes over 30 s is rolled back (TimeoutError). `name` is that of
+        its failpoints, for a `work` whose own does not tell. Raises DatabaseClosed.
         """
         results: list[T] = []
 
         async def run(unit_of_work: UnitOfWork) -> None:
             results.append(await work(unit_of_work))
 
-        await self._backend.write(run)
+        await self._backend.write(run, name or failpoints.name_of(work))
         return results[-1]
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:

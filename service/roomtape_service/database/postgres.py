@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from roomtape_service import failpoints
 from roomtape_service.clock import Clock
 from roomtape_service.database.commits import Commits
 from roomtape_service.database.errors import DatabaseClosed
@@ -50,9 +51,9 @@ class PostgresBackend:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             return await work(connection)
 
-    async def write(self, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
-        """Runs a unit to its end, even if the caller goes."""
-        task = asyncio.create_task(self._unit(work))
+    async def write(self, work: Callable[[UnitOfWork], Awaitable[None]], name: str) -> None:
+        """Runs a unit, `name` for failpoints, to its end, even if the caller goes."""
+        task = asyncio.create_task(self._unit(work, name))
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         await asyncio.shield(task)
@@ -87,24 +88,28 @@ class PostgresBackend:
             # A caller that went away does not ask for it.
             task.exception()
 
-    async def _unit(self, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+    async def _unit(self, work: Callable[[UnitOfWork], Awaitable[None]], name: str) -> None:
         engine = self._open_engine()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                await self._attempt(engine, work)
+                await self._attempt(engine, work, name)
                 return
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in _TAKEN_BACK or attempt == _ATTEMPTS:
                     raise
 
-    async def _attempt(self, engine: AsyncEngine, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+    async def _attempt(
+        self, engine: AsyncEngine, work: Callable[[UnitOfWork], Awaitable[None]], name: str
+    ) -> None:
         async with engine.connect() as connection:
             unit_of_work = UnitOfWork(connection, self._clock.now_ns(), self._commits)
             try:
                 async with asyncio.timeout(_UNIT_SECONDS):
                     await work(unit_of_work)
+                failpoints.hit_commit(name)
                 await connection.commit()
             except BaseException:
                 unit_of_work.rolled_back()
                 raise
+            failpoints.hit_commit(name, is_durable=True)
             unit_of_work.committed()

@@ -16,6 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from roomtape_service import failpoints
 from roomtape_service.clock import Clock
 from roomtape_service.database.commits import Commits
 from roomtape_service.database.errors import DatabaseClosed, DatabaseInUse
@@ -44,6 +45,7 @@ _log = structlog.get_logger(__name__)
 @dataclass(slots=True, eq=False)
 class _Unit:
     work: _Work
+    name: str
     outcome: asyncio.Future[None]
     context: contextvars.Context
 
@@ -99,14 +101,14 @@ class SqliteBackend:
             raise
         return result
 
-    async def write(self, work: _Work) -> None:
-        """Queues a unit, and returns when it is durable."""
+    async def write(self, work: _Work, name: str) -> None:
+        """Queues a unit, `name` for failpoints, and returns when it is durable."""
         if self._closing is not None or self._task is None:
             raise DatabaseClosed("The database is not open.")
         if self._unit_task is not None and self._unit_task is asyncio.current_task():
             raise RuntimeError("a unit of work can't wait for another one: there is one writer")
         outcome = asyncio.get_running_loop().create_future()
-        self._units.append(_Unit(work, outcome, contextvars.copy_context()))
+        self._units.append(_Unit(work, name, outcome, contextvars.copy_context()))
         self._wake.set()
         await outcome
 
@@ -188,6 +190,8 @@ class SqliteBackend:
                 unit_of_work = UnitOfWork(connection, self._clock.now_ns(), self._commits)
                 if await self._run_unit(unit, unit_of_work, driver):
                     done.append((unit, unit_of_work))
+            for unit, _ in done:
+                failpoints.hit_commit(unit.name)
             await driver.commit()
         except Exception as error:
             _log.exception("database_batch_failed", units=len(taken))
@@ -203,6 +207,7 @@ class SqliteBackend:
                     unit.outcome.set_exception(error)
             return
         for unit, unit_of_work in done:
+            failpoints.hit_commit(unit.name, is_durable=True)
             unit_of_work.committed()
             if not unit.outcome.done():
                 unit.outcome.set_result(None)

@@ -102,7 +102,8 @@ class EventLog:
             before, gone = (
                 gone,
                 await self._database.write(
-                    lambda uow: event_rows.compact(uow, app_id, through, _COMPACTED_EVENTS)
+                    lambda uow: event_rows.compact(uow, app_id, through, _COMPACTED_EVENTS),
+                    name="events.log.EventLog.compact",
                 ),
             )
             if app_id in self._tails:

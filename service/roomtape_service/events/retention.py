@@ -63,7 +63,9 @@ class Retention:
         older_than_ns = self._clock.now_ns() - self._keep_ns
         for app_id in await self._database.read(applications.all_ids):
             await self._compact(app_id, older_than_ns)
-        while await self._database.write(lambda uow: requests.purge(uow, _PURGED_REPLIES)):
+        while await self._database.write(
+            lambda uow: requests.purge(uow, _PURGED_REPLIES), name="events.retention.Retention.purge"
+        ):
             pass
 
     async def aclose(self) -> None:

@@ -72,7 +72,7 @@ class Rooms:
 
     async def answered_before(self, order: Order[Reply], room_id: str) -> Reply:
         """The answer that an order for a room got while the room was open. Raises Refusal ROOM_NOT_FOUND."""
-        earlier = await self._database.write(order.earlier_reply)
+        earlier = await self._database.write(order.earlier_reply, name="rooms.rooms.Rooms.answered_before")
         if earlier is None:
             raise _room_not_found(order.app_id, room_id)
         return earlier

@@ -147,7 +147,10 @@ class Attempts:
         except OSError as error:
             _log.warning("spool_file_not_removed", file_id=row.file_id, path=row.spool_path, error=str(error))
             return
-        await self._database.write(lambda unit: uploads.forget_spool_file(unit.connection, row.file_id))
+        await self._database.write(
+            lambda unit: uploads.forget_spool_file(unit.connection, row.file_id),
+            name="storage.attempt.Attempts.remove_file",
+        )
 
     async def _begin(self, row: SegmentRow, store: Store) -> str:
         """Marks the segment UPLOADING, to this store. Returns its key there."""

@@ -108,7 +108,10 @@ class Uploads:
 
     async def retry_now(self, app_id: str) -> None:
         """All segments of the application are due: its settings changed, or somebody mended its store."""
-        await self._database.write(lambda unit: uploads.hasten_uploads(unit.connection, app_id))
+        await self._database.write(
+            lambda unit: uploads.hasten_uploads(unit.connection, app_id),
+            name="storage.upload.Uploads.retry_now",
+        )
         if lane := self._lanes.get(app_id):
             lane.next_ns = 0
         self.wake()

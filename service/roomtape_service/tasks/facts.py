@@ -127,24 +127,24 @@ class Facts:
     async def _store(self, fact: Fact) -> None:
         match fact:
             case protocol.SegmentStarted():
-                await self._write(lambda uow: self._segments.started(uow, fact))
+                await self._write("started", lambda uow: self._segments.started(uow, fact))
             case protocol.SegmentCompleted():
-                await self._write(lambda uow: self._completed(uow, fact))
+                await self._write("completed", lambda uow: self._completed(uow, fact))
                 self._on_spooled()
             case protocol.RecordingStopped():
-                await self._write(lambda uow: end_recording(uow, fact.recording_id))
+                await self._write("stopped", lambda uow: end_recording(uow, fact.recording_id))
             case protocol.Gap():
-                await self._write(lambda uow: self._gap(uow, fact))
+                await self._write("gap", lambda uow: self._gap(uow, fact))
             case protocol.Warning() | protocol.RecordingFailed():
-                await self._write(lambda uow: self._warning(uow, fact))
+                await self._write("warning", lambda uow: self._warning(uow, fact))
             case (RecoveredSegment() as segment, cause):
-                await self._write(lambda uow: self._recovered(uow, segment, cause))
+                await self._write("recovered", lambda uow: self._recovered(uow, segment, cause))
                 self._on_spooled()
             case _:
                 log.error("unexpected_fact", fact=type(fact).__name__)
 
-    async def _write(self, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
-        await self._database.write(work)
+    async def _write(self, name: str, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+        await self._database.write(work, name=f"tasks.facts.Facts.{name}")
 
     async def _completed(self, uow: UnitOfWork, fact: protocol.SegmentCompleted) -> None:
         # A start that could not be stored must not cost the segment.

@@ -39,7 +39,10 @@ class Modifying:
         task = self._tasks.find(request.task_id)
         room = self._rooms.by_key(task.room_key) if task and task.proto.app_id == order.app_id else None
         if task is None or room is None:
-            return await self._database.write(lambda uow: self._modified_before(uow, order, request.task_id))
+            return await self._database.write(
+                lambda uow: self._modified_before(uow, order, request.task_id),
+                name="tasks.modifying.Modifying.modify.before",
+            )
         async with room.lock:
             wanted = task.with_changes(
                 mode=request.mode if "mode" in paths else None,

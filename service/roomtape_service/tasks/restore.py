@@ -54,7 +54,7 @@ async def restore(database: Database, pool: WorkerPool, facts: Facts, rooms: Roo
         rooms.restore(row, present[row.room_key])
     for task in await database.read(task_rows.unfinished_tasks):
         if task.state == task_pb2.TASK_STATE_FINALIZING:
-            await database.write(partial(_finish, task))
+            await database.write(partial(_finish, task), name="tasks.restore.finish")
             continue
         room = rooms.by_key(task.room_key)
         if room is None:

@@ -62,7 +62,11 @@ class Starting:
         self, order: Order[task_pb2.StartRecordResponse], request: task_pb2.StartRecordRequest
     ) -> task_pb2.StartRecordResponse:
         """Starts a task. Raises the Refusals that the contract names at StartRecord."""
-        earlier = await self._database.write(order.earlier_reply) if order.request_id else None
+        earlier = (
+            await self._database.write(order.earlier_reply, name="tasks.starting.Starting.start.before")
+            if order.request_id
+            else None
+        )
         if earlier is not None:
             return earlier
         application = await self._database.read(

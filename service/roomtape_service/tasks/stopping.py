@@ -35,7 +35,10 @@ class Stopping:
         task = self._tasks.find(task_id)
         room = self._rooms.by_key(task.room_key) if task and task.proto.app_id == order.app_id else None
         if task is None or room is None:
-            return await self._database.write(lambda uow: self._stopped_before(uow, order, task_id))
+            return await self._database.write(
+                lambda uow: self._stopped_before(uow, order, task_id),
+                name="tasks.stopping.Stopping.stop.before",
+            )
         async with room.lock:
             is_running = self._tasks.find(task_id) is task
 
