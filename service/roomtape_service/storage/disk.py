@@ -5,19 +5,25 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from roomtape_service.storage.disk_parts import DiskParts
+from roomtape_service.storage.part import PART_BYTES
 from roomtape_service.storage.store import (
+    BegunParts,
     ObjectMissing,
+    PartsMissing,
     PermissionRefused,
     SourceDamaged,
     StoredObject,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
+    check_size,
     check_stored,
 )
 
@@ -47,6 +53,7 @@ class DiskStore:
     def __init__(self, root: Path, folder: str) -> None:
         self.folder = folder
         self._top = root / folder
+        self._parts = DiskParts(self._top / _PARTS)
 
     @property
     def identity(self) -> str:
@@ -72,6 +79,33 @@ class DiskStore:
         seconds = _CALL_SECONDS + (source.stat().st_size if source.exists() else 0) / _LEAST_BYTES_PER_SECOND
         return await _in_thread(self._put, seconds, key, source, target, sha256)
 
+    async def put_bytes(self, key: str, data: bytes, content_type: str) -> StoredObject:
+        return await _in_thread(self._put_bytes, _CALL_SECONDS, key, data, self.path(key))
+
+    async def begin_parts(self, key: str, content_type: str, *, part_bytes: int = PART_BYTES) -> str:
+        self.path(key)
+        return await _in_thread(self._parts.begin, _CALL_SECONDS, key, part_bytes)
+
+    async def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> str:
+        seconds = _CALL_SECONDS + len(data) / _LEAST_BYTES_PER_SECOND
+        return await _in_thread(self._parts.put, seconds, key, upload_id, number, data)
+
+    async def complete_parts(
+        self, key: str, upload_id: str, tags: Mapping[int, str], size_bytes: int
+    ) -> StoredObject:
+        return await _in_thread(
+            self._complete, _CALL_SECONDS, key, upload_id, tags, size_bytes, self.path(key)
+        )
+
+    async def abort_parts(self, key: str, upload_id: str) -> None:
+        await _in_thread(self._parts.abort, _CALL_SECONDS, key, upload_id)
+
+    async def list_parts_begun(self, key_prefix: str) -> Sequence[BegunParts]:
+        return await _in_thread(self._parts.begun, _CALL_SECONDS, key_prefix)
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[StoredObject]:
+        return await _in_thread(self._list, _CALL_SECONDS, prefix, after, limit)
+
     async def head(self, key: str) -> StoredObject:
         return await _in_thread(self._head, _CALL_SECONDS, key, self.path(key))
 
@@ -85,12 +119,14 @@ class DiskStore:
         return None
 
     async def remove_stale_parts(self, now_seconds: float) -> None:
-        """Removes what processes left that ended while they wrote, a day ago or longer."""
+        """Removes what processes left that ended while they wrote, a day ago or longer.
+
+        Multipart uploads stay: they go on after a restart.
+        """
         await _in_thread(self._remove_stale_parts, _CALL_SECONDS, now_seconds)
 
     def _put(self, key: str, source: Path, target: Path, sha256: str) -> StoredObject:
-        part = self._top / _PARTS / secrets.token_hex(16)
-        part.parent.mkdir(parents=True, exist_ok=True)
+        part = self._new_part()
         try:
             try:
                 reader = source.open("rb")
@@ -112,20 +148,66 @@ class DiskStore:
                 raise SourceDamaged(
                     "SourceDiffers", f"{source} is not what was recorded: its SHA-256 differs."
                 )
-            is_new_folder = not target.parent.is_dir()
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part.rename(target)
+            self._appear(part, target)
         finally:
             part.unlink(missing_ok=True)
+        stored = self._head(key, target)
+        check_stored(stored, size_bytes, sha256)
+        return stored
+
+    def _put_bytes(self, key: str, data: bytes, target: Path) -> StoredObject:
+        part = self._new_part()
+        try:
+            with part.open("xb") as writer:
+                writer.write(data)
+                writer.flush()
+                os.fsync(writer.fileno())
+            self._appear(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        return self._head(key, target)
+
+    def _complete(
+        self, key: str, upload_id: str, tags: Mapping[int, str], size_bytes: int, target: Path
+    ) -> StoredObject:
+        try:
+            part = self._parts.complete(key, upload_id, tags, size_bytes)
+        except PartsMissing as missing:
+            try:
+                stored = self._head(key, target)
+            except ObjectMissing:
+                raise missing from None
+            if stored.size_bytes != size_bytes:
+                raise
+        else:
+            self._appear(part, target)
+            stored = self._head(key, target)
+            check_size(stored, size_bytes)
+        self._parts.forget(upload_id)
+        return stored
+
+    def _new_part(self) -> Path:
+        part = self._top / _PARTS / secrets.token_hex(16)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        return part
+
+    def _appear(self, part: Path, target: Path) -> None:
+        """Gives a file that is synced its name, so that a crash leaves it there or here."""
+        is_new_folder = not target.parent.is_dir()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.rename(target)
         _sync(target.parent)
         if is_new_folder:
             for folder in target.parent.parents:
                 _sync(folder)
                 if folder == self._top.parent:
                     break
-        stored = self._head(key, target)
-        check_stored(stored, size_bytes, sha256)
-        return stored
+
+    def _list(self, prefix: str, after: str, limit: int) -> Sequence[StoredObject]:
+        return [
+            StoredObject(key, path.stat().st_size, None)
+            for key, path in islice(_walk(self._top, "", prefix, after), limit)
+        ]
 
     def _head(self, key: str, path: Path) -> StoredObject:
         with _object_missing(key):
@@ -150,8 +232,31 @@ class DiskStore:
     def _remove_stale_parts(self, now_seconds: float) -> None:
         with suppress(FileNotFoundError):
             for part in (self._top / _PARTS).iterdir():
-                if now_seconds - part.stat().st_mtime > _STALE_PART_SECONDS:
+                age_seconds = now_seconds - part.stat().st_mtime
+                if age_seconds > _STALE_PART_SECONDS and not self._parts.owns(part):
                     part.unlink(missing_ok=True)
+
+
+def _walk(folder: Path, base: str, prefix: str, after: str) -> Iterator[tuple[str, Path]]:
+    """Keys and paths of the files below `folder`, whose keys begin with `base`, in the order of the keys' bytes."""
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    folders = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+    names = [f"{entry.name}/" if entry.name in folders else entry.name for entry in entries]
+    for name in sorted(names, key=os.fsencode):
+        key = f"{base}{name}"
+        if key == f"{_PARTS}/":
+            continue
+        if name.endswith("/"):
+            may_match = key.startswith(prefix) or prefix.startswith(key)
+            # Every key below begins with `key`; all of them are passed when `after` is behind that.
+            is_passed = os.fsencode(key) < os.fsencode(after) and not after.startswith(key)
+            if may_match and not is_passed:
+                yield from _walk(folder / name, key, prefix, after)
+        elif key.startswith(prefix) and os.fsencode(key) > os.fsencode(after):
+            yield key, folder / name
 
 
 async def _in_thread(call: Callable[P, T], seconds: float, *args: P.args, **kwargs: P.kwargs) -> T:

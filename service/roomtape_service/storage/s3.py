@@ -6,56 +6,35 @@ import hashlib
 import io
 import os
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar, cast
+from typing import BinaryIO, Protocol, cast
 from urllib.parse import quote, urlsplit
 
-import aiohttp
-from botocore import exceptions
-
+from roomtape_service.storage.bucket import Bucket, S3Limits
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.clients import Account, S3Client, S3Clients
-from roomtape_service.storage.part import Part, parts_of
+from roomtape_service.storage.part import PART_BYTES, Part, parts_of
 from roomtape_service.storage.store import (
+    BegunParts,
     ObjectMissing,
+    PartsMissing,
     SourceDamaged,
     StoredObject,
     StoreError,
     StoreRefused,
-    StoreUnavailable,
+    check_size,
     check_stored,
 )
-from roomtape_service.storage.troubles import Place, trouble
-from roomtape_service.storage.vendors import VENDORS
 
 __all__ = ["S3Limits", "S3Store"]
 
-T = TypeVar("T")
-
 _SHA256 = "sha256"
-# A multipart upload that was completed, aborted or swept away; only a new one helps.
-_UPLOAD_GONE = "NoSuchUpload"
-_DETAIL_CHARACTERS = 300
 # Aborting saves the bucket's owner money; it must not hold up who cancelled.
 _ABORT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class S3Limits:
-    """How long calls may take, and how often they are tried before the caller gets the error."""
-
-    call_seconds: float = 30.0
-    """For a call without its body. Nothing else ends a call to a server that stops reading."""
-    least_bytes_per_second: float = 128 * 1024
-    """A body at this speed is in time."""
-    attempts: int = 4
-    """How often a call that may pass by itself is made; what goes on longer is for the caller to wait out."""
-    first_wait_seconds: float = 0.2
-    """The wait before the second attempt is random up to this; it doubles from attempt to attempt."""
 
 
 class _Body(Protocol):
@@ -80,8 +59,7 @@ class _Upload:
         if len(data) != part.length:
             raise SourceDamaged("SourceDiffers", f"{self.file.name} has become shorter.")
         self._digest.update(data)
-        md5 = hashlib.md5(data, usedforsecurity=False).digest()
-        return data, base64.b64encode(md5).decode("ascii")
+        return data, _md5(data)
 
     def check(self) -> None:
         """Raises SourceDamaged unless what was read is what was recorded."""
@@ -104,20 +82,17 @@ class S3Store:
         limits: S3Limits | None = None,
         randomness: random.Random | None = None,
     ) -> None:
-        self._bucket = bucket
-        self._account = account
-        self._vendor = VENDORS[account.vendor]
-        self._clients = clients
         self._memory = memory
-        self._limits = limits or S3Limits()
-        self._random = randomness or random.Random()
+        self._bucket = bucket
+        self._calls = Bucket(bucket, account, clients, limits or S3Limits(), randomness or random.Random())
 
     @property
     def identity(self) -> str:
         # A vendor's buckets have one name for all of its endpoints; another server's have none beyond its own.
-        host = urlsplit(self._account.endpoint).netloc
-        place = self._account.region if self._vendor.owns(host) else host
-        return f"{self._vendor.name}:{place}:{self._bucket}"
+        account, vendor = self._calls.account, self._calls.vendor
+        host = urlsplit(account.endpoint).netloc
+        place = account.region if vendor.owns(host) else host
+        return f"{vendor.name}:{place}:{self._bucket}"
 
     def url(self, key: str) -> str:
         return f"s3://{self._bucket}/{quote(key, safe='/~')}"
@@ -141,8 +116,90 @@ class S3Store:
         check_stored(stored, size_bytes, sha256)
         return stored
 
+    async def put_bytes(self, key: str, data: bytes, content_type: str) -> StoredObject:
+        md5, sha256 = await asyncio.to_thread(lambda: (_md5(data), hashlib.sha256(data).hexdigest()))
+        await self._put_object(key, data, md5, sha256, content_type)
+        stored = await self.head(key)
+        check_stored(stored, len(data), sha256)
+        return stored
+
+    async def begin_parts(self, key: str, content_type: str, *, part_bytes: int = PART_BYTES) -> str:
+        answer = await self._calls.call(
+            "multipart",
+            lambda s3: s3.create_multipart_upload(Bucket=self._bucket, Key=key, ContentType=content_type),
+        )
+        return str(answer["UploadId"])
+
+    async def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> str:
+        md5 = await asyncio.to_thread(_md5, data)
+        answer = await self._calls.call(
+            "multipart",
+            lambda s3: s3.upload_part(
+                Bucket=self._bucket,
+                Key=key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=io.BytesIO(data),
+                **self._md5(md5),
+            ),
+            len(data),
+        )
+        return str(answer["ETag"])
+
+    async def complete_parts(
+        self, key: str, upload_id: str, tags: Mapping[int, str], size_bytes: int
+    ) -> StoredObject:
+        try:
+            await self._complete(key, upload_id, tags)
+        except PartsMissing as missing:
+            # A call whose answer was lost may have completed it; what the store has then tells.
+            try:
+                stored = await self.head(key)
+            except ObjectMissing:
+                raise missing from None
+            if stored.size_bytes != size_bytes:
+                raise
+            return stored
+        stored = await self.head(key)
+        check_size(stored, size_bytes)
+        return stored
+
+    async def abort_parts(self, key: str, upload_id: str) -> None:
+        with suppress(PartsMissing, ObjectMissing):
+            await self._calls.call(
+                "multipart",
+                lambda s3: s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id),
+            )
+
+    async def list_parts_begun(self, key_prefix: str) -> Sequence[BegunParts]:
+        found: list[BegunParts] = []
+        place: dict[str, str] = {}
+        while True:
+            answer = await self._calls.call(
+                "list", partial(self._list_uploads, {"Prefix": key_prefix, **place})
+            )
+            uploads = cast(Sequence[Mapping[str, str]], answer.get("Uploads", ()))
+            # Not every server keeps to the prefix.
+            found += [
+                BegunParts(upload["Key"], upload["UploadId"])
+                for upload in uploads
+                if upload["Key"].startswith(key_prefix)
+            ]
+            if not answer.get("IsTruncated") or not uploads:
+                return found
+            place = {"KeyMarker": uploads[-1]["Key"], "UploadIdMarker": uploads[-1]["UploadId"]}
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[StoredObject]:
+        # The first version of the call, which every vendor has.
+        answer = await self._calls.call(
+            "list",
+            lambda s3: s3.list_objects(Bucket=self._bucket, Prefix=prefix, Marker=after, MaxKeys=limit),
+        )
+        objects = cast(Sequence[Mapping[str, object]], answer.get("Contents", ()))
+        return [StoredObject(str(entry["Key"]), cast(int, entry["Size"]), None) for entry in objects]
+
     async def head(self, key: str) -> StoredObject:
-        answer = await self._call("head", lambda s3: s3.head_object(Bucket=self._bucket, Key=key))
+        answer = await self._calls.call("head", lambda s3: s3.head_object(Bucket=self._bucket, Key=key))
         metadata = cast(Mapping[str, str], answer.get("Metadata", {}))
         return StoredObject(key, cast(int, answer["ContentLength"]), metadata.get(_SHA256))
 
@@ -158,7 +215,7 @@ class S3Store:
                 body.close()
 
         try:
-            return await self._call("read", read, length)
+            return await self._calls.call("read", read, length)
         except StoreRefused as error:
             if error.code == "InvalidRange":
                 return b""
@@ -166,12 +223,12 @@ class S3Store:
 
     async def delete(self, key: str) -> None:
         with suppress(ObjectMissing):
-            await self._call("delete", lambda s3: s3.delete_object(Bucket=self._bucket, Key=key))
+            await self._calls.call("delete", lambda s3: s3.delete_object(Bucket=self._bucket, Key=key))
 
     async def playback_url(self, key: str, lifetime_seconds: int, headers: Mapping[str, str]) -> str | None:
         parameters = {"Bucket": self._bucket, "Key": key}
         parameters |= {f"Response{name.replace('-', '')}": value for name, value in headers.items()}
-        return await self._call(
+        return await self._calls.call(
             "read",
             lambda s3: s3.generate_presigned_url("get_object", Params=parameters, ExpiresIn=lifetime_seconds),
         )
@@ -180,18 +237,21 @@ class S3Store:
         async with self._memory.take(upload.size_bytes):
             data, md5 = await asyncio.to_thread(upload.read, Part(1, 0, upload.size_bytes))
             upload.check()
-            await self._call(
-                "put",
-                lambda s3: s3.put_object(
-                    Bucket=self._bucket,
-                    Key=upload.key,
-                    Body=io.BytesIO(data),
-                    ContentType=upload.content_type,
-                    Metadata={_SHA256: upload.sha256},
-                    **self._md5(md5),
-                ),
-                upload.size_bytes,
-            )
+            await self._put_object(upload.key, data, md5, upload.sha256, upload.content_type)
+
+    async def _put_object(self, key: str, data: bytes, md5: str, sha256: str, content_type: str) -> None:
+        await self._calls.call(
+            "put",
+            lambda s3: s3.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=io.BytesIO(data),
+                ContentType=content_type,
+                Metadata={_SHA256: sha256},
+                **self._md5(md5),
+            ),
+            len(data),
+        )
 
     async def _put_parts(self, upload: _Upload, parts: Sequence[Part], parallel_parts: int) -> None:
         """A multipart upload.
@@ -202,7 +262,7 @@ class S3Store:
         """
         key = upload.key
         await self._abort_left_uploads(key)
-        created = await self._call(
+        created = await self._calls.call(
             "multipart",
             lambda s3: s3.create_multipart_upload(
                 Bucket=self._bucket,
@@ -215,7 +275,8 @@ class S3Store:
         try:
             tags = await self._send_parts(upload, upload_id, parts, parallel_parts)
             upload.check()
-            await self._complete(key, upload_id, tags)
+            with suppress(PartsMissing):
+                await self._complete(key, upload_id, tags)
         except BaseException:
             await self._abort(key, upload_id)
             raise
@@ -227,7 +288,7 @@ class S3Store:
         slots = asyncio.Semaphore(parallel_parts)
 
         async def send(part: Part, data: bytes, md5: str) -> None:
-            answer = await self._call(
+            answer = await self._calls.call(
                 "multipart",
                 lambda s3: s3.upload_part(
                     Bucket=self._bucket,
@@ -264,29 +325,24 @@ class S3Store:
 
     async def _complete(self, key: str, upload_id: str, tags: Mapping[int, str]) -> None:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(tags.items())]
-        try:
-            await self._call(
-                "multipart",
-                lambda s3: s3.complete_multipart_upload(
-                    Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
-                ),
-            )
-        except StoreError as error:
-            # An attempt whose answer was lost may have completed it; what the store has then tells.
-            if error.code != _UPLOAD_GONE:
-                raise
+        await self._calls.call(
+            "multipart",
+            lambda s3: s3.complete_multipart_upload(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            ),
+        )
 
     async def _abort(self, key: str, upload_id: str) -> None:
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(_ABORT_SECONDS):
-                await self._call(
+                await self._calls.call(
                     "multipart",
                     lambda s3: s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id),
                 )
 
     async def _abort_left_uploads(self, key: str) -> None:
         with suppress(StoreError):
-            answer = await self._call(
+            answer = await self._calls.call(
                 "multipart",
                 lambda s3: s3.list_multipart_uploads(Bucket=self._bucket, Prefix=key),
                 attempts=1,
@@ -295,49 +351,13 @@ class S3Store:
                 if left.get("Key") == key:
                     await self._abort(key, left["UploadId"])
 
+    def _list_uploads(self, parameters: Mapping[str, str], s3: S3Client) -> Awaitable[Mapping[str, object]]:
+        return s3.list_multipart_uploads(Bucket=self._bucket, **parameters)
+
     def _md5(self, md5: str) -> Mapping[str, str]:
-        return {"ContentMD5": md5} if self._vendor.part_md5 else {}
+        return {"ContentMD5": md5} if self._calls.vendor.part_md5 else {}
 
-    async def _call(
-        self,
-        step: str,
-        make: Callable[[S3Client], Awaitable[T]],
-        body_bytes: int = 0,
-        *,
-        attempts: int | None = None,
-    ) -> T:
-        limits = self._limits
-        seconds = limits.call_seconds + body_bytes / limits.least_bytes_per_second
-        wait_seconds = limits.first_wait_seconds
-        left = attempts or limits.attempts
-        while True:
-            left -= 1
-            try:
-                async with self._clients.client(self._account) as client, asyncio.timeout(seconds):
-                    return await make(client)
-            except (exceptions.BotoCoreError, exceptions.ClientError, aiohttp.ClientError, OSError) as error:
-                problem = self._trouble(step, error)
-                if not left or not isinstance(problem, StoreUnavailable) or problem.code == _UPLOAD_GONE:
-                    raise problem from error
-            await asyncio.sleep(self._random.uniform(0, wait_seconds))
-            wait_seconds *= 2
 
-    def _trouble(self, step: str, error: Exception) -> StoreError:
-        place = Place(self._vendor, self._bucket, self._account.region, self._host)
-        if isinstance(error, exceptions.ClientError):
-            said = error.response.get("Error", {})
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            detail = str(said.get("Message", ""))[:_DETAIL_CHARACTERS]
-            return trouble(place, step, str(said.get("Code", "")), detail, status)
-        detail = str(error)[:_DETAIL_CHARACTERS]
-        if isinstance(error, TimeoutError | exceptions.ConnectTimeoutError | exceptions.ReadTimeoutError):
-            return trouble(place, step, "Timeout", detail)
-        if "CERTIFICATE_VERIFY_FAILED" in detail:
-            return trouble(place, step, "CertificateInvalid", detail)
-        if isinstance(error, exceptions.ParamValidationError | exceptions.InvalidRegionError):
-            return StoreRefused("InvalidSettings", f"The storage settings can't be used: {detail}")
-        return trouble(place, step, "ConnectionFailed", detail)
-
-    @property
-    def _host(self) -> str:
-        return urlsplit(self._account.endpoint).netloc or f"the endpoint of {self._account.region}"
+def _md5(data: bytes) -> str:
+    """As Content-MD5 has it, in base 64."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode("ascii")

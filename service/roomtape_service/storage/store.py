@@ -2,7 +2,8 @@
 
 StoreError                    a call to a store failed
 ├── StoreUnavailable          it passes by itself: no answer, throttled, an error of the store's own
-│   └── ObjectDiffers         what the store has is not what was put
+│   ├── ObjectDiffers         what the store has is not what was put
+│   └── PartsMissing          the store has a multipart upload, or parts of it, no more
 ├── ObjectMissing             there is no such object
 ├── StoreRefused              it stays until somebody acts: settings, permissions, the account
 │   ├── AddressRefused        wrong region, wrong endpoint, bucket in the wrong place of the URL
@@ -13,17 +14,21 @@ StoreError                    a call to a store failed
 └── SourceDamaged             the file to put is not the one that was recorded
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from roomtape_service.storage.part import PART_BYTES
+
 __all__ = [
     "AddressRefused",
+    "BegunParts",
     "BucketMissing",
     "CredentialsRefused",
     "ObjectDiffers",
     "ObjectMissing",
+    "PartsMissing",
     "PermissionRefused",
     "SourceDamaged",
     "Store",
@@ -32,6 +37,7 @@ __all__ = [
     "StoreRefused",
     "StoreUnavailable",
     "StoredObject",
+    "check_size",
     "check_stored",
 ]
 
@@ -55,6 +61,10 @@ class StoreUnavailable(StoreError):
 
 class ObjectDiffers(StoreUnavailable):
     """The object's size or checksum is not that of the file; putting it again replaces it."""
+
+
+class PartsMissing(StoreUnavailable):
+    """Of a multipart upload that was completed, aborted or swept away; only a new one helps."""
 
 
 class ObjectMissing(StoreError):
@@ -98,6 +108,14 @@ class StoredObject:
     sha256: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class BegunParts:
+    """A multipart upload that was neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+
+
 class Store(Protocol):
     """Object storage or a folder. All calls raise StoreError and nothing else; every call ends in bounded time.
 
@@ -125,6 +143,50 @@ class Store(Protocol):
         """
         ...
 
+    async def put_bytes(self, key: str, data: bytes, content_type: str) -> StoredObject:
+        """Puts a small object (up to PART_BYTES) under `key`, as `put` does."""
+        ...
+
+    async def begin_parts(self, key: str, content_type: str, *, part_bytes: int = PART_BYTES) -> str:
+        """Begins a multipart upload, of which nothing is seen under `key` before it is completed.
+
+        Returns the store's id of it. `part_bytes` is the size of each part but the last, which may have less.
+        """
+        ...
+
+    async def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> str:
+        """Puts a part; parts may come in any order. The same number again replaces it.
+
+        `number` counts from 1. Returns the part's tag, for `complete_parts`: 1 to 256 characters.
+        Raises PartsMissing when there is no such upload.
+        """
+        ...
+
+    async def complete_parts(
+        self, key: str, upload_id: str, tags: Mapping[int, str], size_bytes: int
+    ) -> StoredObject:
+        """Makes the parts the object `key`, in place of what was there, and asks the store for what it has.
+
+        `tags` are those of all parts, whose numbers have no gaps. May be called again when an answer was lost: an
+        object of this size without the upload is the completed one. Raises PartsMissing, ObjectDiffers.
+        """
+        ...
+
+    async def abort_parts(self, key: str, upload_id: str) -> None:
+        """Ends a multipart upload and frees its parts; nothing happens when there is none."""
+        ...
+
+    async def list_parts_begun(self, key_prefix: str) -> Sequence[BegunParts]:
+        """Multipart uploads under keys that start so. For cleaning up alone: stores may be late to know of them."""
+        ...
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[StoredObject]:
+        """Objects whose keys start so, without `sha256`: at most `limit` (1 to 1,000), fewer only at the end.
+
+        The order is the store's own, for most that of the keys' UTF-8; `after` is the last key of the page before.
+        """
+        ...
+
     async def head(self, key: str) -> StoredObject:
         """What the store has under `key`. Raises ObjectMissing."""
         ...
@@ -147,13 +209,18 @@ class Store(Protocol):
 
 def check_stored(stored: StoredObject, size_bytes: int, sha256: str) -> None:
     """Raises ObjectDiffers unless the store has what was put."""
-    if stored.size_bytes != size_bytes:
-        raise ObjectDiffers(
-            "SizeDiffers",
-            f"The store has {stored.size_bytes} bytes of {stored.key}, the file has {size_bytes}. It is put again.",
-        )
+    check_size(stored, size_bytes)
     if stored.sha256 is not None and stored.sha256 != sha256:
         raise ObjectDiffers(
             "ChecksumDiffers",
             f"The store has {stored.key} with SHA-256 {stored.sha256}, the file has {sha256}. It is put again.",
+        )
+
+
+def check_size(stored: StoredObject, size_bytes: int) -> None:
+    """Raises ObjectDiffers unless the store has as many bytes as were put."""
+    if stored.size_bytes != size_bytes:
+        raise ObjectDiffers(
+            "SizeDiffers",
+            f"The store has {stored.size_bytes} bytes of {stored.key}, the file has {size_bytes}. It is put again.",
         )
