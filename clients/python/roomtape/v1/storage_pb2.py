@@ -26,29 +26,39 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19roomtape/v1/storage.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x02\n\x0fStorageSettings\x12,\n\x04\x64isk\x18\x01 \x01(\x0b\x32\x16.roomtape.v1.DiskStoreH\x00R\x04\x64isk\x12=\n\x0cobject_store\x18\x02 \x01(\x0b\x32\x18.roomtape.v1.ObjectStoreH\x00R\x0bobjectStore\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x39\n\tsecondary\x18\x04 \x01(\x0b\x32\x1b.roomtape.v1.SecondaryStoreR\tsecondary\x12\x37\n\tretention\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\tretentionB\x07\n\x05store\"\xcf\x01\n\x0eSecondaryStore\x12,\n\x04\x64isk\x18\x01 \x01(\x0b\x32\x16.roomtape.v1.DiskStoreH\x00R\x04\x64isk\x12=\n\x0cobject_store\x18\x02 \x01(\x0b\x32\x18.roomtape.v1.ObjectStoreH\x00R\x0bobjectStore\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\x12/\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05\x61\x66terB\x07\n\x05store\"#\n\tDiskStore\x12\x16\n\x06\x66older\x18\x01 \x01(\tR\x06\x66older\"\x99\x03\n\x0bObjectStore\x12\x32\n\x06vendor\x18\x01 \x01(\x0e\x32\x1a.roomtape.v1.StorageVendorR\x06vendor\x12\x16\n\x06\x62ucket\x18\x02 \x01(\tR\x06\x62ucket\x12\x16\n\x06region\x18\x03 \x01(\tR\x06region\x12\x1a\n\x08\x65ndpoint\x18\x04 \x01(\tR\x08\x65ndpoint\x12\"\n\npath_style\x18\x05 \x01(\x08H\x00R\tpathStyle\x88\x01\x01\x12\x41\n\x0b\x63redentials\x18\x06 \x01(\x0b\x32\x1f.roomtape.v1.StorageCredentialsR\x0b\x63redentials\x12#\n\rstorage_class\x18\x07 \x01(\tR\x0cstorageClass\x12\x36\n\x04tags\x18\x08 \x03(\x0b\x32\".roomtape.v1.ObjectStore.TagsEntryR\x04tags\x1a\x37\n\tTagsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\r\n\x0b_path_style\"\x88\x02\n\x12StorageCredentials\x12\"\n\raccess_key_id\x18\x01 \x01(\tR\x0b\x61\x63\x63\x65ssKeyId\x12?\n\x11secret_access_key\x18\x02 \x01(\x0b\x32\x13.roomtape.v1.SecretR\x0fsecretAccessKey\x12\x38\n\rsession_token\x18\x03 \x01(\x0b\x32\x13.roomtape.v1.SecretR\x0csessionToken\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x16\n\x06source\x18\x05 \x01(\tR\x06source\"5\n\x06Secret\x12\x14\n\x05value\x18\x01 \x01(\tR\x05value\x12\x15\n\x06is_set\x18\x02 \x01(\x08R\x05isSet*\xbf\x01\n\rStorageVendor\x12\x1e\n\x1aSTORAGE_VENDOR_UNSPECIFIED\x10\x00\x12\x15\n\x11STORAGE_VENDOR_S3\x10\x01\x12\x16\n\x12STORAGE_VENDOR_COS\x10\x02\x12\x16\n\x12STORAGE_VENDOR_TOS\x10\x03\x12\x16\n\x12STORAGE_VENDOR_OSS\x10\x04\x12\x16\n\x12STORAGE_VENDOR_OBS\x10\x05\x12\x17\n\x13STORAGE_VENDOR_KODO\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19roomtape/v1/storage.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x02\n\x0fStorageSettings\x12,\n\x04\x64isk\x18\x01 \x01(\x0b\x32\x16.roomtape.v1.DiskStoreH\x00R\x04\x64isk\x12=\n\x0cobject_store\x18\x02 \x01(\x0b\x32\x18.roomtape.v1.ObjectStoreH\x00R\x0bobjectStore\x12\x32\n\x06\x63ustom\x18\x06 \x01(\x0b\x32\x18.roomtape.v1.CustomStoreH\x00R\x06\x63ustom\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x39\n\tsecondary\x18\x04 \x01(\x0b\x32\x1b.roomtape.v1.SecondaryStoreR\tsecondary\x12\x37\n\tretention\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\tretentionB\x07\n\x05store\"\x83\x02\n\x0eSecondaryStore\x12,\n\x04\x64isk\x18\x01 \x01(\x0b\x32\x16.roomtape.v1.DiskStoreH\x00R\x04\x64isk\x12=\n\x0cobject_store\x18\x02 \x01(\x0b\x32\x18.roomtape.v1.ObjectStoreH\x00R\x0bobjectStore\x12\x32\n\x06\x63ustom\x18\x05 \x01(\x0b\x32\x18.roomtape.v1.CustomStoreH\x00R\x06\x63ustom\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\x12/\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05\x61\x66terB\x07\n\x05store\"#\n\tDiskStore\x12\x16\n\x06\x66older\x18\x01 \x01(\tR\x06\x66older\"\xb0\x02\n\x0b\x43ustomStore\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12?\n\x07options\x18\x02 \x03(\x0b\x32%.roomtape.v1.CustomStore.OptionsEntryR\x07options\x12?\n\x07secrets\x18\x03 \x03(\x0b\x32%.roomtape.v1.CustomStore.SecretsEntryR\x07secrets\x1a:\n\x0cOptionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1aO\n\x0cSecretsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x13.roomtape.v1.SecretR\x05value:\x02\x38\x01\"\x99\x03\n\x0bObjectStore\x12\x32\n\x06vendor\x18\x01 \x01(\x0e\x32\x1a.roomtape.v1.StorageVendorR\x06vendor\x12\x16\n\x06\x62ucket\x18\x02 \x01(\tR\x06\x62ucket\x12\x16\n\x06region\x18\x03 \x01(\tR\x06region\x12\x1a\n\x08\x65ndpoint\x18\x04 \x01(\tR\x08\x65ndpoint\x12\"\n\npath_style\x18\x05 \x01(\x08H\x00R\tpathStyle\x88\x01\x01\x12\x41\n\x0b\x63redentials\x18\x06 \x01(\x0b\x32\x1f.roomtape.v1.StorageCredentialsR\x0b\x63redentials\x12#\n\rstorage_class\x18\x07 \x01(\tR\x0cstorageClass\x12\x36\n\x04tags\x18\x08 \x03(\x0b\x32\".roomtape.v1.ObjectStore.TagsEntryR\x04tags\x1a\x37\n\tTagsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\r\n\x0b_path_style\"\x88\x02\n\x12StorageCredentials\x12\"\n\raccess_key_id\x18\x01 \x01(\tR\x0b\x61\x63\x63\x65ssKeyId\x12?\n\x11secret_access_key\x18\x02 \x01(\x0b\x32\x13.roomtape.v1.SecretR\x0fsecretAccessKey\x12\x38\n\rsession_token\x18\x03 \x01(\x0b\x32\x13.roomtape.v1.SecretR\x0csessionToken\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x16\n\x06source\x18\x05 \x01(\tR\x06source\"5\n\x06Secret\x12\x14\n\x05value\x18\x01 \x01(\tR\x05value\x12\x15\n\x06is_set\x18\x02 \x01(\x08R\x05isSet*\xbf\x01\n\rStorageVendor\x12\x1e\n\x1aSTORAGE_VENDOR_UNSPECIFIED\x10\x00\x12\x15\n\x11STORAGE_VENDOR_S3\x10\x01\x12\x16\n\x12STORAGE_VENDOR_COS\x10\x02\x12\x16\n\x12STORAGE_VENDOR_TOS\x10\x03\x12\x16\n\x12STORAGE_VENDOR_OSS\x10\x04\x12\x16\n\x12STORAGE_VENDOR_OBS\x10\x05\x12\x17\n\x13STORAGE_VENDOR_KODO\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'roomtape.v1.storage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CUSTOMSTORE_OPTIONSENTRY']._loaded_options = None
+  _globals['_CUSTOMSTORE_OPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_CUSTOMSTORE_SECRETSENTRY']._loaded_options = None
+  _globals['_CUSTOMSTORE_SECRETSENTRY']._serialized_options = b'8\001'
   _globals['_OBJECTSTORE_TAGSENTRY']._loaded_options = None
   _globals['_OBJECTSTORE_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_STORAGEVENDOR']._serialized_start=1367
-  _globals['_STORAGEVENDOR']._serialized_end=1558
+  _globals['_STORAGEVENDOR']._serialized_start=1778
+  _globals['_STORAGEVENDOR']._serialized_end=1969
   _globals['_STORAGESETTINGS']._serialized_start=108
-  _globals['_STORAGESETTINGS']._serialized_end=383
-  _globals['_SECONDARYSTORE']._serialized_start=386
-  _globals['_SECONDARYSTORE']._serialized_end=593
-  _globals['_DISKSTORE']._serialized_start=595
-  _globals['_DISKSTORE']._serialized_end=630
-  _globals['_OBJECTSTORE']._serialized_start=633
-  _globals['_OBJECTSTORE']._serialized_end=1042
-  _globals['_OBJECTSTORE_TAGSENTRY']._serialized_start=972
-  _globals['_OBJECTSTORE_TAGSENTRY']._serialized_end=1027
-  _globals['_STORAGECREDENTIALS']._serialized_start=1045
-  _globals['_STORAGECREDENTIALS']._serialized_end=1309
-  _globals['_SECRET']._serialized_start=1311
-  _globals['_SECRET']._serialized_end=1364
+  _globals['_STORAGESETTINGS']._serialized_end=435
+  _globals['_SECONDARYSTORE']._serialized_start=438
+  _globals['_SECONDARYSTORE']._serialized_end=697
+  _globals['_DISKSTORE']._serialized_start=699
+  _globals['_DISKSTORE']._serialized_end=734
+  _globals['_CUSTOMSTORE']._serialized_start=737
+  _globals['_CUSTOMSTORE']._serialized_end=1041
+  _globals['_CUSTOMSTORE_OPTIONSENTRY']._serialized_start=902
+  _globals['_CUSTOMSTORE_OPTIONSENTRY']._serialized_end=960
+  _globals['_CUSTOMSTORE_SECRETSENTRY']._serialized_start=962
+  _globals['_CUSTOMSTORE_SECRETSENTRY']._serialized_end=1041
+  _globals['_OBJECTSTORE']._serialized_start=1044
+  _globals['_OBJECTSTORE']._serialized_end=1453
+  _globals['_OBJECTSTORE_TAGSENTRY']._serialized_start=1383
+  _globals['_OBJECTSTORE_TAGSENTRY']._serialized_end=1438
+  _globals['_STORAGECREDENTIALS']._serialized_start=1456
+  _globals['_STORAGECREDENTIALS']._serialized_end=1720
+  _globals['_SECRET']._serialized_start=1722
+  _globals['_SECRET']._serialized_end=1775
 # @@protoc_insertion_point(module_scope)

@@ -69,6 +69,7 @@ class StorageSettings(_message.Message):
 
     DISK_FIELD_NUMBER: _builtins.int
     OBJECT_STORE_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     SECONDARY_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
@@ -85,6 +86,10 @@ class StorageSettings(_message.Message):
         """A bucket of an S3-compatible object storage."""
 
     @_builtins.property
+    def custom(self) -> Global___CustomStore:
+        """A store of a kind that the operator added to the server."""
+
+    @_builtins.property
     def secondary(self) -> Global___SecondaryStore:
         """Where segments go while the first store stays down. Default none: they wait for the first."""
 
@@ -99,15 +104,16 @@ class StorageSettings(_message.Message):
         *,
         disk: Global___DiskStore | None = ...,
         object_store: Global___ObjectStore | None = ...,
+        custom: Global___CustomStore | None = ...,
         prefix: _builtins.str = ...,
         secondary: Global___SecondaryStore | None = ...,
         retention: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "object_store", b"object_store", "retention", b"retention", "secondary", b"secondary", "store", b"store"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["custom", b"custom", "disk", b"disk", "object_store", b"object_store", "retention", b"retention", "secondary", b"secondary", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "object_store", b"object_store", "prefix", b"prefix", "retention", b"retention", "secondary", b"secondary", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom", b"custom", "disk", b"disk", "object_store", b"object_store", "prefix", b"prefix", "retention", b"retention", "secondary", b"secondary", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_store: _TypeAlias = _typing.Literal["disk", "object_store"]  # noqa: Y015
+    _WhichOneofReturnType_store: _TypeAlias = _typing.Literal["disk", "object_store", "custom"]  # noqa: Y015
     _WhichOneofArgType_store: _TypeAlias = _typing.Literal["store", b"store"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_store) -> _WhichOneofReturnType_store | None: ...
 
@@ -121,6 +127,7 @@ class SecondaryStore(_message.Message):
 
     DISK_FIELD_NUMBER: _builtins.int
     OBJECT_STORE_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
@@ -134,6 +141,10 @@ class SecondaryStore(_message.Message):
         """A bucket of an S3-compatible object storage."""
 
     @_builtins.property
+    def custom(self) -> Global___CustomStore:
+        """A store of a kind that the operator added to the server."""
+
+    @_builtins.property
     def after(self) -> _duration_pb2.Duration:
         """How long the first store must have taken nothing before segments go here: 1 s to 24 h. Default 5 min."""
 
@@ -142,14 +153,15 @@ class SecondaryStore(_message.Message):
         *,
         disk: Global___DiskStore | None = ...,
         object_store: Global___ObjectStore | None = ...,
+        custom: Global___CustomStore | None = ...,
         prefix: _builtins.str = ...,
         after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "disk", b"disk", "object_store", b"object_store", "store", b"store"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "custom", b"custom", "disk", b"disk", "object_store", b"object_store", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "disk", b"disk", "object_store", b"object_store", "prefix", b"prefix", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "custom", b"custom", "disk", b"disk", "object_store", b"object_store", "prefix", b"prefix", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_store: _TypeAlias = _typing.Literal["disk", "object_store"]  # noqa: Y015
+    _WhichOneofReturnType_store: _TypeAlias = _typing.Literal["disk", "object_store", "custom"]  # noqa: Y015
     _WhichOneofArgType_store: _TypeAlias = _typing.Literal["store", b"store"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_store) -> _WhichOneofReturnType_store | None: ...
 
@@ -178,6 +190,83 @@ class DiskStore(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiskStore: _TypeAlias = DiskStore  # noqa: Y015
+
+@_typing.final
+class CustomStore(_message.Message):
+    """A store whose code another distribution brought to the server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Secret: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Secret | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KIND_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Name of the kind, out of those that the operator installed. Required."""
+    @_builtins.property
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the kind wants to know, by its own names: up to 64 values of up to 4,096 bytes."""
+
+    @_builtins.property
+    def secrets(self) -> _containers.MessageMap[_builtins.str, Global___Secret]:
+        """What only the kind may know, by its own names: up to 16. Required when set or changed; replies carry them without
+        their values.
+        """
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        secrets: _abc.Mapping[_builtins.str, Global___Secret] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "options", b"options", "secrets", b"secrets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomStore: _TypeAlias = CustomStore  # noqa: Y015
 
 @_typing.final
 class ObjectStore(_message.Message):
