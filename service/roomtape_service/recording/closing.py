@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from roomtape_service import failpoints
 from roomtape_service.recording.protocol import SegmentCompleted
 from roomtape_service.recording.segment import WrittenSegment
 from roomtape_service.spool.finishing import finish_segment
@@ -108,9 +109,11 @@ class Closer:
 
     def _work(self, owner: ClosingQueue, segment: WrittenSegment) -> None:
         try:
+            failpoints.hit("segment.finish")
             completed = finish_segment(
                 segment.folder, segment.header, segment.last, segment.resume, interrupted=segment.interrupted
             )
+            failpoints.hit("segment.close")
             segment.journal.append(completed)
             segment.journal.close()
         except (OSError, ValueError) as error:

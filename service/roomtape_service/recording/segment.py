@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from roomtape_service import failpoints
 from roomtape_service.recording.containers.mp3 import Mp3Writer
 from roomtape_service.recording.containers.ogg import OggWriter
 from roomtape_service.recording.containers.output import ContainerWriter
@@ -158,6 +159,7 @@ class SegmentWriter:
             paths.append(self._journal.path)
         for path in paths:
             try:
+                failpoints.hit("segment.abandon")
                 os.unlink(path)
             except OSError:
                 return

@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from roomtape_service import failpoints
 from roomtape_service.spool.generation import LOCK_NAME, try_lock
 from roomtape_service.spool.journal import EXTENSION
 
@@ -16,8 +17,10 @@ def remove_stored(path: Path, *, is_whole_segment: bool) -> None:
     Nothing happens for what is gone already. Blocks; raises OSError.
     """
     # The journal last: media without one would look foreign to a recovery.
+    failpoints.hit("spool.remove_media")
     path.unlink(missing_ok=True)
     if is_whole_segment:
+        failpoints.hit("spool.remove_journal")
         path.with_suffix(f".{EXTENSION}").unlink(missing_ok=True)
         _remove_empty(path.parent)
 
@@ -30,7 +33,9 @@ def _remove_empty(folder: Path) -> None:
         if lock is None:
             return
         try:
+            failpoints.hit("spool.remove_lock")
             (folder / LOCK_NAME).unlink(missing_ok=True)
+            failpoints.hit("spool.remove_folder")
             folder.rmdir()
         finally:
             os.close(lock)

@@ -4,6 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from roomtape_service import failpoints
+
 __all__ = ["LOCK_NAME", "Generation", "try_lock"]
 
 LOCK_NAME = "lock"
@@ -25,6 +27,7 @@ class Generation:
         unfinished.mkdir(_FOLDER_MODE, parents=True)
         self._lock = os.open(unfinished / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        failpoints.hit("generation.appear")
         unfinished.rename(self.folder)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from roomtape_service import failpoints
 from roomtape_service.recording.positions import ns_of
 from roomtape_service.recording.protocol import (
     RecordingKind,
@@ -137,6 +138,7 @@ def _recover_folder(folder: Path, aside: Path) -> list[RecoveredSegment]:
         content = read_journal(path)
         if content is None:
             if _is_unborn(path):
+                failpoints.hit("recovery.forget_journal")
                 path.unlink()
             continue
         segment = _recover_segment(folder, path, content)
@@ -161,7 +163,9 @@ def _recover_segment(folder: Path, path: Path, content: JournalContent) -> Recov
         return RecoveredSegment(header, content.closed, folder)
     if not content.checkpoints:
         for file in header.files:
+            failpoints.hit("recovery.forget")
             (folder / file.name).unlink(missing_ok=True)
+        failpoints.hit("recovery.forget_journal")
         path.unlink()
         return None
     try:
@@ -175,6 +179,7 @@ def _recover_segment(folder: Path, path: Path, content: JournalContent) -> Recov
         )
         return None
     journal = JournalWriter(str(path), content.whole_bytes)
+    failpoints.hit("recovery.close")
     journal.append(facts)
     journal.sync()
     journal.close()
@@ -211,4 +216,5 @@ def _set_aside(path: Path, aside: Path) -> None:
     aside.mkdir(exist_ok=True)
     target = aside / f"{path.parent.name}-{path.name}"
     log.error("spool_file_set_aside", path=str(path), target=str(target))
+    failpoints.hit("recovery.aside")
     path.rename(target)
