@@ -29,12 +29,14 @@ __all__ = [
     "meta",
     "metadata",
     "multiparts",
+    "mutes",
     "participants",
     "parts",
     "recordings",
     "removals",
     "requests",
     "rooms",
+    "scopes",
     "segments",
     "task_labels",
     "tasks",
@@ -106,7 +108,22 @@ participants = Table(
     Column("tracks", LargeBinary, nullable=False),
     Column("join_ns", BigInteger, nullable=False),
     Column("leave_ns", BigInteger),
+    # The same two by the room's clock; null in rows of before it was kept.
+    Column("room_join_ns", BigInteger),
+    Column("room_leave_ns", BigInteger),
+    Index("ix_participants_room", "room_key", "join_ns"),
     _partial_index("uq_participants_present", "room_key", "user_id", where="leave_ns IS NULL", unique=True),
+)
+
+# When tracks fell silent and spoke again, by the room's clock.
+mutes = Table(
+    "mutes",
+    metadata,
+    Column("participant_key", Text, ForeignKey("participants.participant_key"), nullable=False),
+    Column("track_id", Text, nullable=False),
+    Column("time_ns", BigInteger, nullable=False),
+    Column("muted", Boolean, nullable=False),
+    PrimaryKeyConstraint("participant_key", "track_id", "time_ns"),
 )
 
 tasks = Table(
@@ -152,6 +169,17 @@ task_labels = Table(
     Column("value", Text, nullable=False),
     PrimaryKeyConstraint("task_id", "key"),
     Index("ix_task_labels_value", "app_id", "key", "value"),
+)
+
+# What a task took of its room, and from when on, by the room's clock.
+scopes = Table(
+    "scopes",
+    metadata,
+    Column("task_id", Text, ForeignKey("tasks.task_id"), nullable=False),
+    Column("time_ns", BigInteger, nullable=False),
+    Column("mode", Integer, nullable=False),
+    Column("subscription", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("task_id", "time_ns"),
 )
 
 recordings = Table(

@@ -11,7 +11,7 @@ from roomtape_service.database import participants as participant_rows
 from roomtape_service.database import rooms as room_rows
 from roomtape_service.database.database import Database
 from roomtape_service.database.orders import Order
-from roomtape_service.database.participants import ParticipantRow
+from roomtape_service.database.participants import MuteRow, ParticipantRow
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal, field_refusal
 from roomtape_service.events.build import participant_event
@@ -97,13 +97,13 @@ class Participants:
             who = LiveParticipant(
                 self._ids.token(), wanted.user_id, wanted.publish_session_id, self._clock.now_ns()
             )
-            row = _row(room, who, wanted)
+            row = _row(room, who, wanted, sent_ns)
             is_first = room.epoch_ns is None
 
             async def work(uow: UnitOfWork) -> list[Apply]:
                 if present is not None:
                     await self._refuse_second(uow, room, present)
-                    await append_left(uow, room, present)
+                    await append_left(uow, room, present, room.now_ns(uow.now_ns))
                 if is_first:
                     await room_rows.set_epoch(uow.connection, room.room_key, sent_ns)
                 await participant_rows.insert_participant(uow.connection, row)
@@ -185,7 +185,7 @@ class Participants:
             others = {user: each for user, each in room.participants.items() if each is not who}
 
             async def work(uow: UnitOfWork) -> list[Apply]:
-                await append_left(uow, room, who)
+                await append_left(uow, room, who, at_ns)
                 return await self._rooms.decide(uow, room, others)
 
             applies = await self._database.write(work)
@@ -213,6 +213,9 @@ class Participants:
                 if changed:
                     after = _with_mutes(who, changed, muted)
                     await participant_rows.update_tracks(uow.connection, who.participant_key, after)
+                    now_ns = room.now_ns(uow.now_ns)
+                    mutes = [MuteRow(who.participant_key, each, now_ns, muted) for each in changed]
+                    await participant_rows.add_mutes(uow.connection, mutes)
                     for track in after.tracks:
                         if track.track_id in changed:
                             await uow.append(participant_event(event_type, room.proto(), after, track))
@@ -241,7 +244,7 @@ class Participants:
                     return earlier, None, []
                 who = self.find(room, user_id)
                 others = {user: each for user, each in room.participants.items() if each is not who}
-                await append_left(uow, room, who)
+                await append_left(uow, room, who, room.now_ns(uow.now_ns))
                 applies = await self._rooms.decide(uow, room, others)
                 return await order.keep(uow, room_pb2.RemoveParticipantResponse()), who, applies
 
@@ -270,7 +273,8 @@ class Participants:
             room.feed.close_track(track.feed, at_ns)
 
 
-def _row(room: LiveRoom, who: LiveParticipant, wanted: room_pb2.Participant) -> ParticipantRow:
+def _row(room: LiveRoom, who: LiveParticipant, wanted: room_pb2.Participant, sent_ns: int) -> ParticipantRow:
+    is_live = room.clock != room_pb2.ROOM_CLOCK_MEDIA
     return ParticipantRow(
         participant_key=who.participant_key,
         room_key=room.room_key,
@@ -280,6 +284,7 @@ def _row(room: LiveRoom, who: LiveParticipant, wanted: room_pb2.Participant) -> 
         publish_session_id=who.publish_session_id,
         tracks=room_pb2.Participant(tracks=wanted.tracks).SerializeToString(),
         join_ns=who.join_ns,
+        room_join_ns=who.join_ns if is_live else sent_ns,
     )
 
 

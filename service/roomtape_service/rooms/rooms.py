@@ -185,7 +185,7 @@ class Rooms:
                 if room.closed:
                     self.find(order.app_id, room_id)
                 for who in room.participants.values():
-                    await append_left(uow, room, who)
+                    await append_left(uow, room, who, room.now_ns(uow.now_ns))
                 applies = await self.decide(uow, room, {})
                 for listener in self._listeners:
                     applies += await listener.room_closed(uow, room)
@@ -241,9 +241,9 @@ def room_proto(row: room_rows.RoomRow) -> room_pb2.Room:
     return room
 
 
-async def append_left(uow: UnitOfWork, room: LiveRoom, who: LiveParticipant) -> None:
-    """Stores that a participant leaves, with the events of their tracks."""
-    await participant_rows.mark_left(uow.connection, who.participant_key, uow.now_ns)
+async def append_left(uow: UnitOfWork, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
+    """Stores that a participant leaves at the room time `at_ns`, with the events of their tracks."""
+    await participant_rows.mark_left(uow.connection, who.participant_key, uow.now_ns, at_ns)
     participant = who.proto()
     for track in who.tracks.values():
         event_type = event_pb2.EVENT_TYPE_TRACK_STOPPED

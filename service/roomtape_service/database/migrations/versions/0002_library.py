@@ -34,6 +34,7 @@ def upgrade() -> None:
         op.execute(statement)
     _create_uploads()
     _create_manifests()
+    _create_presence()
     _create_labels()
 
 
@@ -180,6 +181,32 @@ def _create_manifests() -> None:
         sa.PrimaryKeyConstraint("recording_id", "segment_id", name=op.f("pk_interruptions")),
     )
     op.create_index("ix_interruptions_task", "interruptions", ["task_id"])
+
+
+def _create_presence() -> None:
+    op.add_column("participants", sa.Column("room_join_ns", sa.BigInteger(), nullable=True))
+    op.add_column("participants", sa.Column("room_leave_ns", sa.BigInteger(), nullable=True))
+    op.create_index("ix_participants_room", "participants", ["room_key", "join_ns"])
+    op.create_table(
+        "mutes",
+        sa.Column("participant_key", sa.Text(), nullable=False),
+        sa.Column("track_id", sa.Text(), nullable=False),
+        sa.Column("time_ns", sa.BigInteger(), nullable=False),
+        sa.Column("muted", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["participant_key"], ["participants.participant_key"], name=op.f("fk_mutes_participant_key")
+        ),
+        sa.PrimaryKeyConstraint("participant_key", "track_id", "time_ns", name=op.f("pk_mutes")),
+    )
+    op.create_table(
+        "scopes",
+        sa.Column("task_id", sa.Text(), nullable=False),
+        sa.Column("time_ns", sa.BigInteger(), nullable=False),
+        sa.Column("mode", sa.Integer(), nullable=False),
+        sa.Column("subscription", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_scopes_task_id")),
+        sa.PrimaryKeyConstraint("task_id", "time_ns", name=op.f("pk_scopes")),
+    )
 
 
 def _create_labels() -> None:
