@@ -1,16 +1,18 @@
 """Segments as rows: one for each file, from its first byte on the spool to its place in a store.
 
-Functions that change a row move its state along the edges of `states` only; the database refuses any other.
+Functions that change a row move its state along the edges of `states` only; the database refuses any other. Files that
+were joined of segments are rows beside them (`database.joined`): they are in no list here but that of the library.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import media_pb2, segment_pb2
+from roomtape_service.database.labels import tasks_labelled
 from roomtape_service.database.tables import segments
 from roomtape_service.rules.naming import numbered
 
@@ -32,6 +34,11 @@ __all__ = [
 _RECORDING = segment_pb2.SEGMENT_STATE_RECORDING
 _SPOOLED = segment_pb2.SEGMENT_STATE_SPOOLED
 _UPLOADED = segment_pb2.SEGMENT_STATE_UPLOADED
+
+# Written out, because SQLite takes a partial index only for the very condition that it was made with.
+_IS_SEGMENT = sa.text("segments.joined = 0")
+_IS_STORED = sa.text("segments.state = 4")
+_AFTER_EVERY_KEY = "\U0010ffff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +115,12 @@ class SegmentRow:
     resume: str
     upload_attempts: int
     next_attempt_ns: int | None
+    expire_ns: int | None
+    joined: int
+    """How many segments, from `segment_id` on, were joined into this file; 0 for a segment itself."""
 
 
-_COLUMNS = tuple(segments.c[field.name] for field in fields(SegmentRow))
+_COLUMNS = tuple(segments.c[each.name] for each in fields(SegmentRow))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +133,14 @@ class SegmentFilter:
     task_id: str = ""
     ends_after_ns: int | None = None
     starts_before_ns: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the task."""
 
 
 async def insert_segment(connection: AsyncConnection, segment: StartedSegment) -> str:
     """A file is begun. Returns its object key: the wished one, or its first free number in the store."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    values = {field.name: getattr(segment, field.name) for field in fields(StartedSegment)}
+    values = {each.name: getattr(segment, each.name) for each in fields(StartedSegment)}
     n = 1
     while True:
         key = numbered(segment.object_key, n)
@@ -146,7 +158,7 @@ async def insert_segment(connection: AsyncConnection, segment: StartedSegment) -
 
 async def complete_segment(connection: AsyncConnection, file_id: str, facts: CompletedSegment) -> bool:
     """RECORDING → SPOOLED: the file is complete. False when it was complete before, or never began."""
-    values = {field.name: getattr(facts, field.name) for field in fields(CompletedSegment)}
+    values = {each.name: getattr(facts, each.name) for each in fields(CompletedSegment)}
     condition = sa.and_(segments.c.file_id == file_id, segments.c.state == _RECORDING)
     result = await connection.execute(
         sa.update(segments).where(condition).values(values | {"state": _SPOOLED})
@@ -162,14 +174,14 @@ async def find_segment(connection: AsyncConnection, app_id: str, file_id: str) -
 
 
 async def segments_of_task(connection: AsyncConnection, task_id: str) -> Sequence[SegmentRow]:
-    """All files of a task, by recording, number and container."""
+    """All segments of a task, by recording, number and container."""
     return await _by_number(connection, segments.c.task_id == task_id)
 
 
 async def segments_of_recording(
     connection: AsyncConnection, recording_id: str, segment_id: int | None = None
 ) -> Sequence[SegmentRow]:
-    """All files of a recording, or those of one number, by number and container."""
+    """All segments of a recording, or those of one number, by number and container."""
     condition = segments.c.recording_id == recording_id
     if segment_id is not None:
         condition = sa.and_(condition, segments.c.segment_id == segment_id)
@@ -177,8 +189,8 @@ async def segments_of_recording(
 
 
 async def has_unstored_segments(connection: AsyncConnection, task_id: str) -> bool:
-    """Whether a file of the task is not UPLOADED yet."""
-    condition = sa.and_(segments.c.task_id == task_id, segments.c.state < _UPLOADED)
+    """Whether a segment of the task is neither UPLOADED nor given up."""
+    condition = sa.and_(segments.c.task_id == task_id, segments.c.state < _UPLOADED, _IS_SEGMENT)
     return bool(await connection.scalar(sa.select(sa.exists().where(condition))))
 
 
@@ -191,12 +203,11 @@ async def list_stored_segments(
     limit: int,
 ) -> Sequence[SegmentRow]:
     """UPLOADED files, oldest first, after `after` (start_ns and id of the last of the page before)."""
-    query = sa.select(*_COLUMNS).where(segments.c.app_id == app_id, segments.c.state == _UPLOADED)
+    query = sa.select(*_COLUMNS).where(segments.c.app_id == app_id, _IS_STORED)
     if wanted.key_prefix:
-        query = query.where(segments.c.object_key.startswith(wanted.key_prefix, autoescape=True))
-        # LIKE of SQLite does not tell upper case from lower.
-        head = sa.func.substr(segments.c.object_key, 1, len(wanted.key_prefix))
-        query = query.where(head == wanted.key_prefix)
+        query = query.where(*_starts_with(connection, wanted.key_prefix))
+    for key, value in wanted.labels.items():
+        query = query.where(segments.c.task_id.in_(tasks_labelled(app_id, key, value)))
     if wanted.room_id:
         query = query.where(segments.c.room_id == wanted.room_id)
     if wanted.user_id:
@@ -227,7 +238,10 @@ def segment_message(row: SegmentRow) -> segment_pb2.Segment:
         codec=media_pb2.Codec.ValueType(row.codec),
         state=segment_pb2.SegmentState.ValueType(row.state),
         object_key=row.object_key,
-        url=row.url,
+        # It stays in the row, to say where the object was.
+        url=row.url if row.state == _UPLOADED else "",
+        store=row.store,
+        joined_segments=row.joined,
         size_bytes=row.size_bytes,
         sha256=row.sha256,
         sample_rate_hz=row.sample_rate,
@@ -240,12 +254,22 @@ def segment_message(row: SegmentRow) -> segment_pb2.Segment:
     if row.end_ns is not None:
         message.end_time.FromNanoseconds(row.end_ns)
         message.duration.FromNanoseconds(row.duration_ns)
+    if row.expire_ns is not None:
+        message.expire_time.FromNanoseconds(row.expire_ns)
     if row.statistics is not None:
         message.statistics.ParseFromString(row.statistics)
     return message
 
 
 async def _by_number(connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> Sequence[SegmentRow]:
-    query = sa.select(*_COLUMNS).where(condition)
+    query = sa.select(*_COLUMNS).where(condition, _IS_SEGMENT)
     query = query.order_by(segments.c.recording_id, segments.c.segment_id, segments.c.container)
     return [SegmentRow(*row) for row in await connection.execute(query)]
+
+
+def _starts_with(connection: AsyncConnection, prefix: str) -> Sequence[sa.ColumnElement[bool]]:
+    """What an index finds: bytes between two bounds, whatever the database's collation is."""
+    key, after = segments.c.object_key, prefix + _AFTER_EVERY_KEY
+    if connection.dialect.name == "postgresql":
+        return key.op("~>=~", is_comparison=True)(prefix), key.op("~<~", is_comparison=True)(after)
+    return key >= prefix, key < after

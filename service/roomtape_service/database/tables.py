@@ -3,6 +3,8 @@
 The shape of a database that exists is made by `migrations`; a test compares the two.
 """
 
+from collections.abc import Mapping
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -16,7 +18,6 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    UniqueConstraint,
     text,
 )
 
@@ -53,9 +54,22 @@ metadata = MetaData(
 )
 
 
-def _partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+def _partial_index(
+    name: str,
+    *columns: str,
+    where: str,
+    unique: bool = False,
+    postgresql_ops: Mapping[str, str] | None = None,
+) -> Index:
     condition = text(where)
-    return Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+    return Index(
+        name,
+        *columns,
+        unique=unique,
+        sqlite_where=condition,
+        postgresql_where=condition,
+        postgresql_ops=postgresql_ops or {},
+    )
 
 
 meta = Table(
@@ -236,12 +250,36 @@ segments = Table(
     # How many segments, from `segment_id` on, were joined into this file; 0 for a segment itself.
     Column("joined", Integer, nullable=False, server_default="0"),
     CheckConstraint("state BETWEEN 1 AND 8", name="state"),
-    UniqueConstraint("recording_id", "segment_id", "container", "joined", name="uq_segments_number"),
     _partial_index("uq_segments_object", "store", "object_key", where="object_key <> ''", unique=True),
+    _partial_index(
+        "uq_segments_number", "recording_id", "segment_id", "container", where="joined = 0", unique=True
+    ),
+    # The same segments are joined once, unless the file is gone.
+    _partial_index(
+        "uq_segments_joined",
+        "recording_id",
+        "segment_id",
+        "container",
+        "joined",
+        where="joined > 0 AND state < 5",
+        unique=True,
+    ),
     Index("ix_segments_task", "task_id"),
-    Index("ix_segments_app_start", "app_id", "start_ns"),
+    # The library: what is in a store, by what it is searched for.
+    _partial_index("ix_segments_stored", "app_id", "start_ns", "file_id", where="state = 4"),
+    _partial_index("ix_segments_of_room", "app_id", "room_id", "start_ns", where="state = 4"),
+    _partial_index("ix_segments_of_user", "app_id", "user_id", "start_ns", where="state = 4"),
+    _partial_index(
+        "ix_segments_key",
+        "app_id",
+        "object_key",
+        where="state = 4",
+        # A prefix is a range of bytes, and not of a language's letters.
+        postgresql_ops={"object_key": "text_pattern_ops"},
+    ),
     _partial_index("ix_segments_unstored", "app_id", "next_attempt_ns", where="state < 4"),
-    _partial_index("ix_segments_on_spool", "file_id", where="state = 4 AND spool_path IS NOT NULL"),
+    # Files that are done with and still on the spool.
+    _partial_index("ix_segments_on_spool", "file_id", where="state >= 4 AND spool_path IS NOT NULL"),
     _partial_index("ix_segments_expire", "expire_ns", where="state = 4 AND expire_ns IS NOT NULL"),
 )
 

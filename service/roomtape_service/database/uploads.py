@@ -28,10 +28,11 @@ _COLUMNS = tuple(segments.c[field.name] for field in fields(SegmentRow))
 
 _UPLOADING = segment_pb2.SEGMENT_STATE_UPLOADING
 _UPLOADED = segment_pb2.SEGMENT_STATE_UPLOADED
+_STORED = (_UPLOADED, segment_pb2.SEGMENT_STATE_DELETED, segment_pb2.SEGMENT_STATE_EXPIRED)
 
 # Written out, because SQLite takes a partial index only for the very condition that it was made with.
 _WAITING = sa.and_(sa.text("segments.state < 4"), segments.c.state >= segment_pb2.SEGMENT_STATE_SPOOLED)
-_STORED_ON_SPOOL = sa.text("segments.state = 4 AND segments.spool_path IS NOT NULL")
+_DONE_ON_SPOOL = sa.text("segments.state >= 4 AND segments.spool_path IS NOT NULL")
 _DUE_NS = sa.func.coalesce(segments.c.next_attempt_ns, 0)
 
 
@@ -119,8 +120,8 @@ async def hasten_uploads(connection: AsyncConnection, app_id: str) -> None:
 
 
 async def stored_on_spool(connection: AsyncConnection) -> Sequence[SegmentRow]:
-    """UPLOADED segments whose spool file was not removed yet."""
-    query = sa.select(*_COLUMNS).where(_STORED_ON_SPOOL)
+    """Segments that are, or were, in a store and whose spool file was not removed yet."""
+    query = sa.select(*_COLUMNS).where(_DONE_ON_SPOOL, segments.c.state.in_(_STORED))
     return [SegmentRow(*row) for row in await connection.execute(query)]
 
 

@@ -141,7 +141,7 @@ class Attempts:
             return await segments_of_recording(connection, row.recording_id, row.segment_id)
 
         rows = await self._database.read(siblings)
-        is_whole = all(sibling.state == segment_pb2.SEGMENT_STATE_UPLOADED for sibling in rows)
+        is_whole = all(sibling.state >= segment_pb2.SEGMENT_STATE_UPLOADED for sibling in rows)
         try:
             await asyncio.to_thread(self._remove_spooled, Path(row.spool_path), is_whole_segment=is_whole)
         except OSError as error:

@@ -12,7 +12,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-_NUMBER = ("recording_id", "segment_id", "container", "joined")
+_NUMBER = ["recording_id", "segment_id", "container"]
 _STATES = "state BETWEEN 1 AND 8"
 
 
@@ -28,8 +28,9 @@ def upgrade() -> None:
         op.drop_constraint(op.f("ck_segments_state"), "segments", type_="check")
         op.create_check_constraint(op.f("ck_segments_state"), "segments", _STATES)
         op.drop_constraint(op.f("uq_segments_number"), "segments", type_="unique")
-        op.create_unique_constraint("uq_segments_number", "segments", list(_NUMBER))
-    _partial_index("ix_segments_expire", "segments", ["expire_ns"], "state = 4 AND expire_ns IS NOT NULL")
+        for index in ("ix_segments_app_start", "ix_segments_on_spool"):
+            op.drop_index(index, "segments")
+    _index_segments()
     for statement in triggers(dialect):
         op.execute(statement)
     _create_uploads()
@@ -78,7 +79,6 @@ def _widen_segments_of_sqlite() -> None:
             ["recording_id"], ["recordings.recording_id"], name=op.f("fk_segments_recording_id")
         ),
         sa.PrimaryKeyConstraint("file_id", name=op.f("pk_segments")),
-        sa.UniqueConstraint(*_NUMBER, name="uq_segments_number"),
     )
     columns = (
         "file_id, recording_id, task_id, app_id, room_id, kind, user_id, segment_id, container, codec, state, "
@@ -88,11 +88,29 @@ def _widen_segments_of_sqlite() -> None:
     op.execute(f"INSERT INTO segments_wide ({columns}) SELECT {columns} FROM segments")
     op.drop_table("segments")
     op.rename_table("segments_wide", "segments")
-    op.create_index("ix_segments_app_start", "segments", ["app_id", "start_ns"])
     op.create_index("ix_segments_task", "segments", ["task_id"])
     _partial_index("ix_segments_unstored", "segments", ["app_id", "next_attempt_ns"], "state < 4")
-    _partial_index("ix_segments_on_spool", "segments", ["file_id"], "state = 4 AND spool_path IS NOT NULL")
     _partial_index("uq_segments_object", "segments", ["store", "object_key"], "object_key <> ''", unique=True)
+
+
+def _index_segments() -> None:
+    _partial_index("uq_segments_number", "segments", _NUMBER, "joined = 0", unique=True)
+    _partial_index(
+        "uq_segments_joined", "segments", [*_NUMBER, "joined"], "joined > 0 AND state < 5", unique=True
+    )
+    _partial_index("ix_segments_on_spool", "segments", ["file_id"], "state >= 4 AND spool_path IS NOT NULL")
+    _partial_index("ix_segments_expire", "segments", ["expire_ns"], "state = 4 AND expire_ns IS NOT NULL")
+    _partial_index("ix_segments_stored", "segments", ["app_id", "start_ns", "file_id"], "state = 4")
+    _partial_index("ix_segments_of_room", "segments", ["app_id", "room_id", "start_ns"], "state = 4")
+    _partial_index("ix_segments_of_user", "segments", ["app_id", "user_id", "start_ns"], "state = 4")
+    op.create_index(
+        "ix_segments_key",
+        "segments",
+        ["app_id", "object_key"],
+        sqlite_where=sa.text("state = 4"),
+        postgresql_where=sa.text("state = 4"),
+        postgresql_ops={"object_key": "text_pattern_ops"},
+    )
 
 
 def _create_uploads() -> None:
