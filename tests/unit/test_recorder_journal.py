@@ -207,7 +207,7 @@ def test_no_spool_has_no_segments(tmp_path: Path) -> None:
 
 
 def test_the_quick_way_to_write_a_checkpoint_is_the_general_one() -> None:
-    record = Checkpoint(5, (1, 2), {'a"é/b': Resume(3, -4)}, FrameStatistics(1, 2, 3, 4, 5), is_last=True)
+    record = Checkpoint(5, (1, 2), {'a"é/b': Resume(3, -4)}, FrameStatistics(1, 2, 3, 4, 5), True, (8, 9))
     general = json.dumps({"record": "checkpoint", **dict(to_plain(record))}, separators=(",", ":"))  # type: ignore[call-overload]
     assert encode_record(record)[9:-1].decode() == general
 

@@ -131,10 +131,11 @@ class SegmentWriter:
         """Makes everything up to `samples` survive the process; `resume` is of the tracks that moved on."""
         assert self._journal is not None
         sizes = tuple(writer.cut(samples) for writer in self._writers)
+        sums = tuple(writer.file.checksum(size) for writer, size in zip(self._writers, sizes, strict=True))
         if self._waits_for_disk:
             for writer in self._writers:
                 writer.file.sync()
-        checkpoint = Checkpoint(samples, sizes, resume, statistics, is_last)
+        checkpoint = Checkpoint(samples, sizes, resume, statistics, is_last, sums)
         self._journal.append(checkpoint)
         if self._waits_for_disk:
             self._journal.sync()

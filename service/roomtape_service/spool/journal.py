@@ -81,6 +81,8 @@ class Checkpoint:
     statistics: FrameStatistics
     is_last: bool = False
     """Whether the segment ends here by the rules, and not because its worker did."""
+    sums: tuple[int, ...] = ()
+    """CRC-32 of that many bytes of each file, as they were written: finishing changes some at either end."""
 
 
 _RECORDS: Mapping[str, type["DataclassInstance"]] = {
@@ -148,7 +150,7 @@ def _checkpoint_payload(record: Checkpoint) -> bytes:
         f'{{"record":"checkpoint","samples":{record.samples},"sizes":[{sizes}],"resume":{{{resume}}},'
         f'"statistics":{{"recorded":{counts.recorded},"lost":{counts.lost},"duplicated":{counts.duplicated},'
         f'"reordered":{counts.reordered},"rejected":{counts.rejected}}},'
-        f'"is_last":{"true" if record.is_last else "false"}}}'
+        f'"is_last":{"true" if record.is_last else "false"},"sums":[{",".join(map(str, record.sums))}]}}'
     ).encode()
 
 

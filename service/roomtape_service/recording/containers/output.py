@@ -1,6 +1,7 @@
 """What the containers' writers have in common."""
 
 import os
+import zlib
 from typing import Protocol
 
 from roomtape_service.recording.protocol import Container
@@ -20,6 +21,10 @@ class OutputFile:
         self.path = path
         self.size = 0
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
+        # What was appended beyond the bytes that are summed up.
+        self._rest: list[bytes] = []
+        self._summed = 0
+        self._sum = 0
 
     def append(self, data: bytes) -> None:
         """Writes all of `data` at the end."""
@@ -28,6 +33,16 @@ class OutputFile:
             written = os.write(self._fd, rest)
             self.size += written
             rest = rest[written:]
+        self._rest.append(data)
+
+    def checksum(self, size: int) -> int:
+        """CRC-32 of the first `size` bytes as they were appended; `size` is never less than at the call before."""
+        rest = b"".join(self._rest)
+        count = size - self._summed
+        self._sum = zlib.crc32(memoryview(rest)[:count], self._sum)
+        self._summed = size
+        self._rest = [rest[count:]] if count < len(rest) else []
+        return self._sum
 
     def sync(self) -> None:
         """Waits until the disk has it."""
