@@ -3,17 +3,19 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from tests.support.certificates import make_certificates
-from tests.support.servers import accepts, binary, free_ports, running
+from tests.support.certificates import Certificates, make_certificates
+from tests.support.servers import ServerProgram, accepts, binary, free_ports, running
 
 __all__ = ["Loopback", "RcloneServer", "rclone_server"]
 
 _DOMAIN = "s3.test"
+_ACCESS_KEY_ID = "AKROOMTAPERCLONE0001"
+_SECRET_ACCESS_KEY = "rclonesecretrclonesecretrclonesecret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,15 @@ class RcloneServer:
     endpoint: str
     authority: Path
     folder: Path
-    access_key_id: str = "AKROOMTAPERCLONE0001"
-    secret_access_key: str = "rclonesecretrclonesecretrclonesecret"
+    access_key_id: str = _ACCESS_KEY_ID
+    secret_access_key: str = _SECRET_ACCESS_KEY
+    certificates: Certificates | None = None
+    program: ServerProgram | None = field(default=None, repr=False)
+
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return int(self.endpoint.rpartition(":")[2])
 
 
 class Loopback(AbstractResolver):
@@ -57,10 +66,15 @@ def rclone_server(folder: Path, bucket: str) -> Iterator[RcloneServer]:
     certificates = make_certificates(folder, [f"*.{_DOMAIN}", _DOMAIN, "127.0.0.1"])
     objects = folder / "objects"
     (objects / bucket).mkdir(parents=True)
-    server = RcloneServer(f"https://{_DOMAIN}:{port}", certificates.authority, objects)
     command = [binary("rclone"), "serve", "s3", "--config", "/dev/null", "--addr", f"127.0.0.1:{port}"]
     command += ["--cert", str(certificates.certificate), "--key", str(certificates.key)]
     command += ["--force-path-style=false", "--vfs-cache-mode", "off"]
-    command += ["--auth-key", f"{server.access_key_id},{server.secret_access_key}", str(objects)]
-    with running(command, lambda: accepts(port), folder / "rclone.log"):
-        yield server
+    command += ["--auth-key", f"{_ACCESS_KEY_ID},{_SECRET_ACCESS_KEY}", str(objects)]
+    with running(command, lambda: accepts(port), folder / "rclone.log") as program:
+        yield RcloneServer(
+            f"https://{_DOMAIN}:{port}",
+            certificates.authority,
+            objects,
+            certificates=certificates,
+            program=program,
+        )

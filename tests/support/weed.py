@@ -4,15 +4,17 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.servers import binary, free_ports, running
+from tests.support.servers import ServerProgram, binary, free_ports, running
 
 __all__ = ["WeedServer", "weed_server"]
 
 _GRPC_PORT_OFFSET = 10_000
 _HIGHEST_PORT = 65_536 - _GRPC_PORT_OFFSET
+_ACCESS_KEY_ID = "AKROOMTAPEWEED000001"
+_SECRET_ACCESS_KEY = "weedsecretweedsecretweedsecretweedsecret"
 # Where it makes sockets whatever TMPDIR says, and leaves them when it is killed.
 _SOCKETS = Path("/tmp")
 
@@ -22,18 +24,21 @@ class WeedServer:
     """A running server."""
 
     endpoint: str
-    access_key_id: str = "AKROOMTAPEWEED000001"
-    secret_access_key: str = "weedsecretweedsecretweedsecretweedsecret"
+    filer: str
+    """The URL of its files as plain HTTP serves them, past the S3 interface: `/buckets/<bucket>/<key>`."""
+    program: ServerProgram = field(repr=False)
+    access_key_id: str = _ACCESS_KEY_ID
+    secret_access_key: str = _SECRET_ACCESS_KEY
 
 
 @contextmanager
 def weed_server(folder: Path, bucket: str) -> Iterator[WeedServer]:
     """Runs `weed mini` while the block runs, with one bucket, and without creating any other by itself."""
     ports = free_ports(5, below=_HIGHEST_PORT)
-    server = WeedServer(f"http://127.0.0.1:{ports[3]}")
+    endpoint, filer = f"http://127.0.0.1:{ports[3]}", f"http://127.0.0.1:{ports[2]}"
     identity = {
         "name": "tests",
-        "credentials": [{"accessKey": server.access_key_id, "secretKey": server.secret_access_key}],
+        "credentials": [{"accessKey": _ACCESS_KEY_ID, "secretKey": _SECRET_ACCESS_KEY}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config = folder / "s3.json"
@@ -50,9 +55,9 @@ def weed_server(folder: Path, bucket: str) -> Iterator[WeedServer]:
     command += [f"-filer.port={ports[2]}", f"-s3.port={ports[3]}", f"-admin.port={ports[4]}"]
     command += ["-s3.domainName=s3.test", "-s3.allowDeleteBucketNotEmpty=false", "-s3.autoCreateBucket=false"]
     command += [f"-s3.config={config}"]
-    with running(command, lambda: _is_ready(f"{server.endpoint}/status"), folder / "weed.log"):
-        _make_bucket(f"http://127.0.0.1:{ports[2]}/buckets/{bucket}/")
-        yield server
+    with running(command, lambda: _is_ready(f"{endpoint}/status"), folder / "weed.log") as program:
+        _make_bucket(f"{filer}/buckets/{bucket}/")
+        yield WeedServer(endpoint, filer, program)
     for port in (*ports, *(port + _GRPC_PORT_OFFSET for port in ports)):
         for left in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
             left.unlink(missing_ok=True)
