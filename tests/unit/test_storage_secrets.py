@@ -134,3 +134,29 @@ def _with_flags(settings: storage_pb2.StorageSettings) -> storage_pb2.StorageSet
     settings.object_store.credentials.secret_access_key.is_set = True
     settings.object_store.credentials.session_token.is_set = True
     return settings
+
+
+def test_the_secrets_of_a_second_store_and_of_a_custom_one_are_kept_apart() -> None:
+    settings = _settings()
+    settings.secondary.custom.kind = "tapes"
+    settings.secondary.custom.options["shelf"] = "1"
+    settings.secondary.custom.secrets["code"].value = "0815"
+    box = SecretBox(bytes(32))
+    sealed = box.seal("app", settings)
+    assert b"0815" not in sealed.SerializeToString()
+    assert box.open("app", sealed).secondary.custom.secrets["code"].value == "0815"
+    moved = storage_pb2.StorageSettings(custom=sealed.secondary.custom)
+    with pytest.raises(SecretKeyError):
+        box.open("app", moved)
+    shown = strip_secrets(settings)
+    assert (shown.secondary.custom.secrets["code"].value, shown.secondary.custom.secrets["code"].is_set) == (
+        "",
+        True,
+    )
+    assert keep_secrets(shown, settings).secondary.custom.secrets["code"].value == "0815"
+    shown.secondary.custom.options["shelf"] = "2"
+    assert keep_secrets(shown, settings).secondary.custom.secrets["code"].value == ""
+    named = strip_secrets(_settings())
+    named.object_store.credentials.Clear()
+    named.object_store.credentials.source = "pod"
+    assert keep_secrets(named, _settings()) == named

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,6 +22,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from roomtape.v1 import storage_pb2
 
 __all__ = ["SecretBox", "SecretKeyError", "keep_secrets", "load_or_create_key", "strip_secrets"]
+
+_Storing: TypeAlias = storage_pb2.StorageSettings | storage_pb2.SecondaryStore
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -114,14 +117,33 @@ def keep_secrets(
     Both with values in clear. What a reply showed may be sent back and changes nothing.
     """
     kept = _copy(wanted)
-    new, old = kept.object_store.credentials, stored.object_store.credentials
-    if new.access_key_id == old.access_key_id:
+    _keep(kept, stored)
+    if kept.HasField("secondary"):
+        _keep(kept.secondary, stored.secondary)
+    return kept
+
+
+def _keep(wanted: _Storing, stored: _Storing) -> None:
+    if wanted.WhichOneof("store") == "custom":
+        _keep_custom(wanted.custom, stored.custom)
+    if wanted.WhichOneof("store") != "object_store" or not wanted.object_store.HasField("credentials"):
+        return
+    new, old = wanted.object_store.credentials, stored.object_store.credentials
+    if new.access_key_id == old.access_key_id and not new.source:
         if old.secret_access_key.value and not new.secret_access_key.value:
             new.secret_access_key.value = old.secret_access_key.value
         # A token that is left out is taken away; one that a reply showed as set stays.
         if new.session_token.is_set and not new.session_token.value:
             new.session_token.value = old.session_token.value
-    return kept
+
+
+def _keep_custom(wanted: storage_pb2.CustomStore, stored: storage_pb2.CustomStore) -> None:
+    # Another kind, or another place of the same, must not get at what was meant for this one.
+    if wanted.kind != stored.kind or dict(wanted.options) != dict(stored.options):
+        return
+    for name, secret in wanted.secrets.items():
+        if secret.is_set and not secret.value and name in stored.secrets:
+            secret.value = stored.secrets[name].value
 
 
 def _create_key(path: Path) -> None:
@@ -147,12 +169,22 @@ def _create_key(path: Path) -> None:
 
 
 def _secrets(settings: storage_pb2.StorageSettings) -> Iterator[tuple[str, storage_pb2.Secret]]:
+    yield from _secrets_of(settings)
+    if settings.HasField("secondary"):
+        for name, secret in _secrets_of(settings.secondary):
+            yield f"secondary.{name}", secret
+
+
+def _secrets_of(settings: _Storing) -> Iterator[tuple[str, storage_pb2.Secret]]:
     if settings.WhichOneof("store") == "object_store" and settings.object_store.HasField("credentials"):
         credentials = settings.object_store.credentials
         if credentials.HasField("secret_access_key"):
             yield "secret_access_key", credentials.secret_access_key
         if credentials.HasField("session_token"):
             yield "session_token", credentials.session_token
+    if settings.WhichOneof("store") == "custom":
+        for name, secret in settings.custom.secrets.items():
+            yield f"custom.{name}", secret
 
 
 def _copy(settings: storage_pb2.StorageSettings) -> storage_pb2.StorageSettings:

@@ -1,41 +1,64 @@
 """Which storage settings can work, before anything is tried."""
 
-import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from google.protobuf import duration_pb2
+
 from roomtape.v1 import error_pb2, storage_pb2
+from roomtape_service.clock import NANOSECONDS
 from roomtape_service.errors import FieldViolation, Refusal
 from roomtape_service.rules.naming import MAX_PREFIX_BYTES, escape_id
 from roomtape_service.rules.retention import retention_problem
-from roomtape_service.storage.vendors import VENDORS, Vendor
+from roomtape_service.storage.bucket_settings import Problem, bucket_problems
+from roomtape_service.storage.offer import Offer
+from roomtape_service.storage.vendors import VENDORS
 
-__all__ = ["check_settings", "complete_settings", "require_valid"]
+__all__ = [
+    "DEFAULT_SECONDARY_AFTER_NS",
+    "check_settings",
+    "complete_settings",
+    "require_valid",
+    "secondary_after_ns",
+]
+
+DEFAULT_SECONDARY_AFTER_NS = 300 * NANOSECONDS
+"""Longer than a vendor's usual hiccup; short beside the room of a spool."""
+_LEAST_AFTER_NS = NANOSECONDS
+_MOST_AFTER_NS = 24 * 3600 * NANOSECONDS
 
 _PREFIX = re.compile(r"[A-Za-z0-9/_.-]*")
 # An application's own folder may have an escaped dot first.
 _FOLDER = re.compile(r"(?:~2E|[A-Za-z0-9_-])[A-Za-z0-9._-]{0,127}")
-_REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
-_KEY_TEXT = re.compile(r"[\x21-\x7e]{1,512}")
-_TOKEN_TEXT = re.compile(r"[\x21-\x7e]{1,8192}")
-_URL_TEXT = re.compile(r"[\x21-\x7e]{1,512}")
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 _MAX_PART_BYTES = 255
+_MAX_OPTIONS = 64
+_MAX_SECRETS = 16
+_MAX_NAME_CHARACTERS = 64
+_MAX_VALUE_BYTES = 4096
 
 
 def complete_settings(settings: storage_pb2.StorageSettings, app_id: str) -> storage_pb2.StorageSettings:
     """A copy with the defaults filled in that depend on the application: a disk folder of its own."""
     complete = storage_pb2.StorageSettings()
     complete.CopyFrom(settings)
-    if complete.WhichOneof("store") != "object_store" and not complete.disk.folder:
+    if complete.WhichOneof("store") in (None, "disk") and not complete.disk.folder:
         complete.disk.folder = escape_id(app_id)
+    if complete.secondary.WhichOneof("store") == "disk" and not complete.secondary.disk.folder:
+        complete.secondary.disk.folder = escape_id(app_id)
     return complete
 
 
-def require_valid(settings: storage_pb2.StorageSettings, path: str = "storage") -> None:
+def secondary_after_ns(secondary: storage_pb2.SecondaryStore) -> int:
+    """How long the first store must have taken nothing before files go to the second, in nanoseconds."""
+    return _nanoseconds(secondary.after) if secondary.HasField("after") else DEFAULT_SECONDARY_AFTER_NS
+
+
+def require_valid(
+    settings: storage_pb2.StorageSettings, path: str = "storage", offer: Offer | None = None
+) -> None:
     """Raises Refusal INVALID_STORAGE_SETTINGS with every field at fault; `path` leads to `settings` in the request."""
-    if violations := check_settings(settings, path):
+    if violations := check_settings(settings, path, offer):
         problems = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
         raise Refusal(
             error_pb2.ERROR_REASON_INVALID_STORAGE_SETTINGS,
@@ -45,22 +68,93 @@ def require_valid(settings: storage_pb2.StorageSettings, path: str = "storage") 
         )
 
 
-def check_settings(settings: storage_pb2.StorageSettings, path: str = "storage") -> list[FieldViolation]:
+def check_settings(
+    settings: storage_pb2.StorageSettings, path: str = "storage", offer: Offer | None = None
+) -> list[FieldViolation]:
     """What can't work, field by field; empty for settings that may. Secrets are never in the texts."""
-    found = [FieldViolation(f"{path}.prefix", text) for text in _prefix(settings.prefix)]
+    offer = offer or Offer()
+    found = [*_store(settings, offer)]
+    if problem := retention_problem(settings.retention):
+        found.append(("retention", problem))
+    if settings.HasField("secondary"):
+        found += [
+            (f"secondary{'.' if field else ''}{field}", text) for field, text in _secondary(settings, offer)
+        ]
+    return [FieldViolation(f"{path}{'.' if field else ''}{field}", text) for field, text in found]
+
+
+def _store(
+    settings: storage_pb2.StorageSettings | storage_pb2.SecondaryStore, offer: Offer
+) -> Iterator[Problem]:
+    yield from (("prefix", text) for text in _prefix(settings.prefix))
     match settings.WhichOneof("store"):
         case "disk":
-            found += [FieldViolation(f"{path}.disk.folder", text) for text in _folder(settings.disk.folder)]
+            yield from (("disk.folder", text) for text in _folder(settings.disk.folder))
         case "object_store":
-            found += [
-                FieldViolation(f"{path}.object_store{'.' if field else ''}{field}", text)
-                for field, text in _object_store(settings.object_store)
-            ]
+            for field, text in bucket_problems(settings.object_store, offer):
+                yield f"object_store{'.' if field else ''}{field}", text
+        case "custom":
+            yield from ((f"custom.{field}", text) for field, text in _custom(settings.custom, offer))
         case _:
-            found.append(FieldViolation(path, "set `disk` or `object_store`"))
-    if problem := retention_problem(settings.retention):
-        found.append(FieldViolation(f"{path}.retention", problem))
-    return found
+            yield "", "set `disk`, `object_store` or `custom`"
+
+
+def _secondary(settings: storage_pb2.StorageSettings, offer: Offer) -> Iterator[Problem]:
+    secondary = settings.secondary
+    yield from _store(secondary, offer)
+    if (kind := secondary.WhichOneof("store")) and _place(settings) == _place(secondary):
+        yield kind, "is the first store again, which would be down as well; set another bucket or folder"
+    if secondary.HasField("after") and not _LEAST_AFTER_NS <= _nanoseconds(secondary.after) <= _MOST_AFTER_NS:
+        seconds = _nanoseconds(secondary.after) / NANOSECONDS
+        yield "after", f"{seconds:.9g}s is out of range; set 1s to 86400s, or leave it out for 300s"
+
+
+def _place(settings: storage_pb2.StorageSettings | storage_pb2.SecondaryStore) -> tuple[str, ...]:
+    """Where objects lie, whatever their prefix and the keys to it."""
+    match settings.WhichOneof("store"):
+        case "object_store":
+            store = settings.object_store
+            vendor = VENDORS.get(store.vendor)
+            try:
+                host = urlsplit(store.endpoint).netloc.lower()
+            except ValueError:
+                host = store.endpoint
+            place = store.region if vendor is None or vendor.owns(host) else host
+            return "object_store", str(store.vendor), place, store.bucket
+        case "custom":
+            options = [f"{name}={value}" for name, value in sorted(settings.custom.options.items())]
+            return "custom", settings.custom.kind, *options
+        case _:
+            return "disk", settings.disk.folder
+
+
+def _custom(store: storage_pb2.CustomStore, offer: Offer) -> Iterator[Problem]:
+    names = offer.kinds.names
+    if store.kind not in names:
+        known = f"write one of {', '.join(names)}" if names else "none is installed"
+        yield "kind", f"this server has no stores of the kind {store.kind[:_MAX_NAME_CHARACTERS]!r}; {known}"
+        return
+    secrets = {name: secret.value for name, secret in store.secrets.items()}
+    is_fit = True
+    sizes: tuple[tuple[str, int, Mapping[str, str]], ...] = (
+        ("options", _MAX_OPTIONS, store.options),
+        ("secrets", _MAX_SECRETS, secrets),
+    )
+    for field, most, values in sizes:
+        if len(values) > most:
+            is_fit = False
+            yield field, f"has {len(values)} entries; up to {most} are taken"
+        if any(not 1 <= len(name) <= _MAX_NAME_CHARACTERS for name in values):
+            is_fit = False
+            yield field, f"has a name that is empty or over {_MAX_NAME_CHARACTERS} characters"
+        if any(len(value.encode()) > _MAX_VALUE_BYTES for value in values.values()):
+            is_fit = False
+            yield field, f"has a value of more than {_MAX_VALUE_BYTES} bytes"
+    if not is_fit:
+        return
+    for name, text in offer.kinds.problems(store.kind, store.options, secrets).items():
+        part = "kind" if not name else f"secrets[{name}].value" if name in secrets else f"options[{name}]"
+        yield part, text
 
 
 def _prefix(prefix: str) -> Sequence[str]:
@@ -84,76 +178,6 @@ def _folder(folder: str) -> Sequence[str]:
     return []
 
 
-def _object_store(store: storage_pb2.ObjectStore) -> list[tuple[str, str]]:
-    vendor = VENDORS.get(store.vendor)
-    if vendor is None:
-        names = ", ".join(storage_pb2.StorageVendor.Name(known) for known in VENDORS)
-        return [("vendor", f"is required; one of {names}")]
-    found: list[tuple[str, str]] = []
-    if not vendor.bucket_pattern.fullmatch(store.bucket):
-        found.append(
-            ("bucket", f"{store.bucket!r} is no bucket of {vendor.title}; write {vendor.bucket_rule}")
-        )
-    if not _REGION.fullmatch(store.region):
-        found.append(
-            ("region", f"{store.region!r} is no region; write it as {vendor.title} does, in lower case")
-        )
-    found += [("endpoint", text) for text in _endpoint(store, vendor)]
-    if store.path_style and not vendor.path_style_allowed:
-        found.append(("path_style", f"{vendor.title} does not take the bucket in the path; leave it unset"))
-    path_style = store.path_style if store.HasField("path_style") else vendor.path_style
-    if not path_style and "." in store.bucket:
-        found.append(("bucket", f"{store.bucket!r} has a dot, which no certificate of {vendor.title} covers"))
-    if not path_style and _is_address(_host(store.endpoint)):
-        found.append(
-            ("path_style", "an endpoint that is an address takes the bucket in the path alone; set it")
-        )
-    if not _KEY_TEXT.fullmatch(store.credentials.access_key_id):
-        found.append(("credentials.access_key_id", f"is required: the {vendor.key_names[0]}, without spaces"))
-    if not _KEY_TEXT.fullmatch(store.credentials.secret_access_key.value):
-        found.append(
-            ("credentials.secret_access_key.value", f"is required: the {vendor.key_names[1]}, without spaces")
-        )
-    token = store.credentials.session_token.value
-    if token and not _TOKEN_TEXT.fullmatch(token):
-        found.append(("credentials.session_token.value", "has spaces or characters that no token has"))
-    return found
-
-
-def _endpoint(store: storage_pb2.ObjectStore, vendor: Vendor) -> Sequence[str]:
-    if not store.endpoint:
-        return []
-    # urlsplit leaves line breaks out in silence.
-    if not _URL_TEXT.fullmatch(store.endpoint):
-        return ["is no base URL; write scheme and host, such as `https://s3.example.com`"]
-    try:
-        parts = urlsplit(store.endpoint)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return [f"{store.endpoint!r} is no URL"]
-    # The text is not repeated where it may hold a password.
-    if parts.username is not None or parts.password is not None:
-        return ["has a user name; keys belong into `credentials`"]
-    if parts.scheme not in ("http", "https") or not (_HOST.fullmatch(host) or _is_address(host)) or port == 0:
-        return [f"{store.endpoint!r} is no base URL; write scheme and host, such as `https://s3.example.com`"]
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        return [f"{store.endpoint!r} has more than scheme, host and port; leave the rest out"]
-    for pattern, advice in vendor.wrong_endpoints:
-        if pattern.fullmatch(host):
-            return [advice]
-    return []
-
-
-def _host(endpoint: str) -> str:
-    try:
-        return urlsplit(endpoint).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _nanoseconds(duration: duration_pb2.Duration) -> int:
+    # Not by the message's own conversions: they raise for what is no duration.
+    return duration.seconds * NANOSECONDS + duration.nanos

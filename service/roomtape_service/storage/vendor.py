@@ -65,5 +65,7 @@ class Vendor:
 
     def owns(self, host: str) -> bool:
         """Whether the vendor itself answers at `host`; an empty one is the vendor's own."""
+        if not host:
+            return True
         name = host.partition(":")[0]
-        return not name or any(name == domain or name.endswith(f".{domain}") for domain in self.domains)
+        return any(name == domain or name.endswith(f".{domain}") for domain in self.domains)
