@@ -89,6 +89,7 @@ class Node:
         await self._create_default_application()
         # Before anything new is recorded, all that was recorded is known.
         await restore(self._database, self._pool, self._facts, self._rooms, self._tasks)
+        await self._pool.take_up_departed()
         await self._log.start()
         await self._pool.start()
         await self._playback.start()
@@ -140,7 +141,11 @@ class Node:
         )
         self._facts = Facts(self._database, SegmentFacts(self._stores, ids), self._uploads.wake)
         self._pool = WorkerPool(
-            settings.run_dir / SOCKET_NAME, settings.spool_dir, self._facts.report, self._facts.recovered
+            settings.run_dir / SOCKET_NAME,
+            settings.spool_dir,
+            self._facts.report,
+            self._facts.recovered,
+            waits_for_disk=settings.durability == "power",
         )
         self._rooms = Rooms(self._database, self._pool, self._operations, clock, ids)
         self._participants = Participants(self._rooms, self._database, self._operations, clock, ids)
@@ -159,7 +164,7 @@ class Node:
             keep_events=settings.event_retention_count,
         )
         self._playback = Playback(settings, self._stores, secret_box, clock)
-        self._ingest = IngestServicer(self._rooms, self._participants, clock)
+        self._ingest = IngestServicer(self._rooms, self._participants, self._pool, clock)
         self._watch = WatchService(
             self._log,
             self._random,

@@ -10,6 +10,7 @@ from roomtape_service.clock import NANOSECONDS, Clock
 from roomtape_service.errors import Refusal, field_refusal
 from roomtape_service.ingest.batches import check_open, check_sent_time, tracks_of
 from roomtape_service.ingest.session import PublishSession
+from roomtape_service.recording.front.pool import WorkerPool
 from roomtape_service.rooms.participants import Participants
 from roomtape_service.rooms.room import LiveParticipant, LiveRoom
 from roomtape_service.rooms.rooms import Rooms
@@ -25,9 +26,10 @@ log = structlog.get_logger(__name__)
 class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     """Owns the publishing connections of the node."""
 
-    def __init__(self, rooms: Rooms, participants: Participants, clock: Clock) -> None:
+    def __init__(self, rooms: Rooms, participants: Participants, pool: WorkerPool, clock: Clock) -> None:
         self._rooms = rooms
         self._participants = participants
+        self._pool = pool
         self._clock = clock
         self._sessions: set[PublishSession] = set()
         self._is_draining = False
@@ -101,6 +103,12 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     ) -> None:
         if closed_at_ns is None:
             return
+        if room.clock == room_pb2.ROOM_CLOCK_MEDIA:
+            try:
+                tracks = [track.feed for track in who.tracks.values()]
+                await self._pool.keep_departing(room.feed, tracks, closed_at_ns)
+            except OSError as error:
+                log.warning("departing_not_kept", room_id=room.room_id, error=str(error))
         await self._participants.leave(room, who, closed_at_ns, session)
         session.finish(ingest_pb2.GOODBYE_REASON_CLOSED)
         await asyncio.wait({writer, ended}, return_when=asyncio.FIRST_COMPLETED)

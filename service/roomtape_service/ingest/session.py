@@ -138,11 +138,11 @@ class PublishSession:
         return self._who.tracks if self._who is not None else {}
 
     def _all_safe(self) -> bool:
-        return not any(track.feed.held for track in self._tracks().values())
+        return all(track.feed.is_safe for track in self._tracks().values())
 
     def _acknowledgements(self) -> list[ingest_pb2.Acknowledgement]:
         return [
-            ingest_pb2.Acknowledgement(track_id=track_id, sequence=track.feed.acknowledged)
+            ingest_pb2.Acknowledgement(track_id=track_id, sequence=track.feed.safe_sequence)
             for track_id, track in self._tracks().items()
         ]
 

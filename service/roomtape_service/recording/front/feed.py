@@ -7,9 +7,12 @@ there is one; a worker that takes over is told everything by `attach`, the frame
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from roomtape_service.recording import protocol
+from roomtape_service.recording.front.departed import DepartedTrack
+from roomtape_service.recording.front.held import HeldFrames
 from roomtape_service.recording.front.recording import FeedRecording
 from roomtape_service.recording.front.track import FeedTrack, TrackFacts
 
@@ -88,7 +91,32 @@ class RoomFeed:
         self._end_on_worker()
         self._worker = self._parked = None
         for track in self.tracks.values():
+            track.drop_kept()
             self._index.pop(track.handle, None)
+
+    def take_up(self, departed: DepartedTrack, kept: Path) -> bool:
+        """Goes on with a track whose participant left, before there is a worker.
+
+        Returns whether anybody lacks it: not if its recordings have ended, or the participant will send it again.
+        """
+        recordings = [self.recordings[each] for each in departed.recordings if each in self.recordings]
+        key = departed.facts.key
+        if not recordings or key in self.tracks:
+            return False
+        track = FeedTrack(next(_handles), departed.facts, departed.acknowledged, kept=kept)
+        track.closed_at_ns = departed.closed_at_ns
+        track.held = HeldFrames.of(departed.batches)
+        for recording in recordings:
+            track.recordings.add(recording.facts.recording_id)
+            recording.tracks = (*recording.tracks, key)
+        self.tracks[key] = track
+        self._index[track.handle] = (self, track)
+        return True
+
+    def forget_kept(self, track: FeedTrack, kept: DepartedTrack) -> None:
+        """A track was kept as it was; nothing of that counts any more if it went on, or is gone."""
+        if self.tracks.get(track.facts.key) is not track or track.held.newest() != kept.batches[-1].sequence:
+            track.drop_kept()
 
     def add_track(self, facts: TrackFacts, acknowledged: int = 0) -> FeedTrack:
         """A track is there. `acknowledged` is where a resumed session goes on.
@@ -107,6 +135,8 @@ class RoomFeed:
 
     def push(self, track: FeedTrack, sequence: int, arrival_ns: int, batch: bytes) -> None:
         """A batch came: `sequence` is its highest, 0 for a batch without frames; `batch` a serialized FrameBatch."""
+        if track.kept is not None:
+            track.drop_kept()
         if not track.recordings:
             if sequence:
                 track.acknowledge(sequence)
@@ -235,6 +265,7 @@ class RoomFeed:
         self._forget_if_done(track)
 
     def _reopen(self, track: FeedTrack) -> None:
+        track.drop_kept()
         track.closed_at_ns = None
         track.is_open = False
         track.is_connected = True
@@ -405,6 +436,7 @@ class RoomFeed:
                 recording.tracks = tuple(each for each in recording.tracks if each != key)
                 recording.leaving.pop(key, None)
         del self.tracks[key]
+        track.drop_kept()
         self._index.pop(track.handle, None)
 
 

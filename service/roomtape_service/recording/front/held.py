@@ -1,7 +1,7 @@
 """Frames of a track that are not acknowledged yet."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 __all__ = ["HELD_BYTES_LIMIT", "HeldBatch", "HeldFrames"]
@@ -42,6 +42,14 @@ class HeldFrames:
     def is_full(self) -> bool:
         """Whether no more should be read from the publisher."""
         return self._bytes >= HELD_BYTES_LIMIT
+
+    @classmethod
+    def of(cls, batches: Iterable[HeldBatch]) -> "HeldFrames":
+        """Holds what was held before."""
+        held = cls()
+        held._batches.extend(batches)
+        held._bytes = sum(len(each.batch) for each in held._batches)
+        return held
 
     def hold(self, sequence: int, arrival_ns: int, batch: bytes) -> None:
         """Keeps a batch until `release` covers its highest sequence."""

@@ -10,8 +10,10 @@ from pathlib import Path
 import structlog
 
 from roomtape_service.recording import protocol
+from roomtape_service.recording.front.departed import departed_track, keep_departed, load_departed
 from roomtape_service.recording.front.feed import FeedFacts, RoomFeed, TrackIndex
 from roomtape_service.recording.front.link import WorkerLink
+from roomtape_service.recording.front.track import FeedTrack
 from roomtape_service.spool.recovery import RecoveredSegment, recover
 
 __all__ = ["WorkerPool"]
@@ -43,9 +45,13 @@ class WorkerPool:
         spool_root: Path,
         on_fact: Callable[[protocol.WorkerOp], None],
         on_recovered: Callable[[Iterable[RecoveredSegment]], None],
+        *,
+        waits_for_disk: bool = False,
     ) -> None:
+        """`waits_for_disk`: what is kept of those who leave is on the disk, and not only the kernel's."""
         self._socket_path = socket_path
         self._spool_root = spool_root
+        self._waits_for_disk = waits_for_disk
         self._on_fact = on_fact
         self._on_recovered = on_recovered
         self._links: list[WorkerLink] = []
@@ -99,6 +105,26 @@ class WorkerPool:
     def find(self, room_key: str) -> RoomFeed | None:
         """The feed of a room that has one."""
         return self._feeds.get(room_key)
+
+    async def keep_departing(self, feed: RoomFeed, tracks: Iterable[FeedTrack], at_ns: int) -> None:
+        """Keeps on disk what is held of tracks that are about to be closed at `at_ns`, until it is recorded.
+
+        Raises OSError.
+        """
+        for track in tracks:
+            if track.held:
+                departing = departed_track(feed.facts.room_key, track, at_ns)
+                track.kept = await asyncio.to_thread(
+                    keep_departed, self._spool_root, departing, waits_for_disk=self._waits_for_disk
+                )
+                feed.forget_kept(track, departing)
+
+    async def take_up_departed(self) -> None:
+        """Goes on with those who had left the rooms that were taken up; before there are workers."""
+        for path, departed in await asyncio.to_thread(load_departed, self._spool_root):
+            feed = self._feeds.get(departed.room_key)
+            if feed is None or not feed.take_up(departed, path):
+                path.unlink()
 
     def register(self, feed: RoomFeed, recording_id: str) -> None:
         """A recording of the feed is about to start: its room needs a worker."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from roomtape_service.recording import protocol
 from roomtape_service.recording.front.held import HeldFrames
@@ -38,8 +39,26 @@ class FeedTrack:
     is_open: bool = False
     is_connected: bool = True
     closed_at_ns: int | None = None
+    kept: Path | None = None
+    """Where what is held is on disk too, of a track whose participant left."""
     on_acknowledged: Callable[[], None] | None = None
     on_rejected: Callable[[protocol.Rejected], None] | None = None
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether nothing of it is in memory alone."""
+        return not self.held or self.kept is not None
+
+    @property
+    def safe_sequence(self) -> int:
+        """Up to where the publisher needs to send nothing again."""
+        return self.acknowledged if self.kept is None else max(self.acknowledged, self.held.newest())
+
+    def drop_kept(self) -> None:
+        """What was kept is in every recording, or comes again."""
+        if self.kept is not None:
+            self.kept.unlink(missing_ok=True)
+            self.kept = None
 
     def acknowledge(self, sequence: int) -> None:
         """Everything up to `sequence` is safe."""

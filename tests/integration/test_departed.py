@@ -1,0 +1,78 @@
+"""Who leaves a room on a MEDIA clock waits for nobody, and nothing of them is lost."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from roomtape.client import Client
+from roomtape.v1 import media_pb2, task_pb2
+from tests.support.audio import tone
+from tests.support.hearing import assert_heard, check_files, select
+from tests.support.server import running_server
+from tests.support.stage import MS, OPUS, PCM, TRACK, Sound, Speaker, Stage
+from tests.support.waiting import eventually
+
+WAV = media_pb2.CONTAINER_WAV
+BOTH = task_pb2.RECORD_MODE_SINGLE_AND_MIXED
+_GOODBYE_SECONDS = 5.0
+
+
+@pytest.mark.parametrize(
+    ("victim", "sound"), [(None, PCM), ("worker", PCM), ("node", OPUS)], ids=["nobody", "worker", "node"]
+)
+async def test_a_goodbye_waits_for_no_other_participant(
+    tmp_path: Path, victim: str | None, sound: Sound
+) -> None:
+    async with running_server(tmp_path / "data") as server, Client(server.target) as client:
+        stage, ada, ben = Stage(client, "room"), Speaker("ada", 700, sound), Speaker("ben", 1200, PCM)
+        await stage.record(BOTH, singles=[WAV], mixes=[WAV])
+        await stage.join(ada, ben)
+        await stage.talk(0.4, ada, ben)
+        end_ns = await ada.say(sound.frames(tone(ada.hertz, 1.0, dbfs=ada.dbfs)), stage.now_ns, is_live=False)
+        ada.live().advance(TRACK, end_ns)
+        async with asyncio.timeout(_GOODBYE_SECONDS):
+            await ada.live().close()
+        assert ada.live().statistics().unacknowledged_frames == 0
+        stage.speakers.remove(ada)
+        departed = server.data_dir / "spool" / ".departed"
+        assert len(list(departed.iterdir())) == 1
+        if victim is not None:
+            process = server.node() if victim == "node" else server.workers()[0]
+            assert process is not None
+            process.kill()
+        await stage.talk(1.6, ben)
+        if victim == "node":
+            await eventually(lambda: ben.live().statistics().streams == 2, "ben has found the new node")
+        segments = await stage.end()
+        if victim is None:
+            check_files(segments)
+        assert_heard(select(segments, WAV, "ada"), {ada.hertz: (ada.log, ada.dbfs)})
+        mix = select(segments, WAV)
+        assert_heard(mix, {each.hertz: (each.log, each.dbfs) for each in (ada, ben)})
+        assert abs(sum(each.duration.ToNanoseconds() for each in mix) - 2000 * MS) < 40 * MS
+        await eventually(lambda: not list(departed.iterdir()), "nothing is kept that is in the mix")
+
+
+async def test_who_comes_back_to_be_told_again_finds_all_that_they_said(tmp_path: Path) -> None:
+    async with running_server(tmp_path / "data") as server, Client(server.target) as client:
+        stage, ada, ben = Stage(client, "room"), Speaker("ada", 700, PCM), Speaker("ben", 1200, PCM)
+        await stage.record(task_pb2.RECORD_MODE_MIXED, mixes=[WAV])
+        await stage.join(ada, ben)
+        await stage.talk(0.4, ada, ben)
+        await ada.say(PCM.frames(tone(ada.hertz, 1.0, dbfs=ada.dbfs)), stage.now_ns, is_live=False)
+        closing = asyncio.create_task(ada.live().close())
+        await eventually(lambda: ada.live().statistics().unsent_frames == 0, "all is sent")
+        await eventually(
+            lambda: list((server.data_dir / "spool").glob(".departed/*.frames")), "they are kept"
+        )
+        node = server.node()
+        assert node is not None
+        node.kill()
+        async with asyncio.timeout(30):
+            await closing
+        stage.speakers.remove(ada)
+        await stage.talk(1.2, ben)
+        await eventually(lambda: ben.live().statistics().streams == 2, "ben has found the new node")
+        segments = await stage.end()
+        assert_heard(segments, {each.hertz: (each.log, each.dbfs) for each in (ada, ben)})
