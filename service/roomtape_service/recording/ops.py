@@ -36,6 +36,7 @@ __all__ = [
     "RoomOpen",
     "Safe",
     "SegmentCompleted",
+    "SegmentGrown",
     "SegmentStarted",
     "Shutdown",
     "TrackBack",
@@ -200,6 +201,16 @@ class SegmentStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentGrown:
+    """A checkpoint made more parts of a segment's files final (`storage.part`), so that they can be uploaded."""
+
+    recording_id: str
+    segment: int
+    sizes: Mapping[str, int]
+    """By container: how many bytes the checkpoint holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentCompleted:
     """A segment is complete on the spool, and the spool's journal says so."""
 
@@ -294,6 +305,7 @@ NodeOp = (
 WorkerOp = (
     Hello
     | SegmentStarted
+    | SegmentGrown
     | SegmentCompleted
     | RecordingStopped
     | Safe

@@ -15,6 +15,7 @@ from roomtape_service.recording.closing import Closer, ClosingQueue
 from roomtape_service.recording.containers.table import EXTENSIONS, pair
 from roomtape_service.recording.containers.wav import WAV_BYTES_MAX
 from roomtape_service.recording.decoding import SAMPLE_BYTES
+from roomtape_service.recording.delivery import Run
 from roomtape_service.recording.marks import Format, Mark
 from roomtape_service.recording.positions import ns_of, samples_of
 from roomtape_service.recording.protocol import (
@@ -23,12 +24,14 @@ from roomtape_service.recording.protocol import (
     RecordingStart,
     Resume,
     RoomOpen,
+    SegmentGrown,
     SegmentStarted,
     TrackCodec,
     WorkerOp,
 )
 from roomtape_service.recording.segment import SegmentWriter
 from roomtape_service.spool.journal import JournalHeader, MediaFile
+from roomtape_service.storage.part import PART_BYTES, settled_parts
 
 __all__ = ["SegmentSeries", "SeriesServices"]
 
@@ -49,6 +52,8 @@ class SeriesServices:
     closer: Closer
     waits_for_disk: bool
     """Whether acknowledged means on the disk, and not only the kernel's."""
+    part_bytes: int = PART_BYTES
+    """Of the uploads of files that grow."""
 
 
 class SegmentSeries:
@@ -84,6 +89,7 @@ class SegmentSeries:
             self._limit_bytes = min(self._limit_bytes, WAV_BYTES_MAX - _WAV_MARGIN_BYTES)
         self._ahead = 0
         self._is_announced = False
+        self._settled = 0
         self._marks: deque[Mark] = deque()
         self._statistics = FrameStatistics()
 
@@ -148,6 +154,7 @@ class SegmentSeries:
         self._ahead = 0
         self._limit = samples_of(order.segment_ns, form.rate)
         self._is_announced = False
+        self._settled = 0
 
     def add_frame(self, pcm: bytes, samples: int, packet: bytes | None, duration: int, mark: Mark) -> None:
         """A frame of a track at `position`; where it does not fit into the segment, the next one begins."""
@@ -156,6 +163,16 @@ class SegmentSeries:
             segment = self._cut()
         segment.add_frame(pcm, samples, packet, duration)
         self.position += samples
+        self._marks.append(mark)
+
+    def fits(self, samples: int) -> bool:
+        """Whether so much fits into the open segment."""
+        return self._open().added + samples <= self._limit
+
+    def add_run(self, run: Run, mark: Mark) -> None:
+        """Frames of a track at `position`, which fit into the segment."""
+        self._open().add_run(run)
+        self.position += run.samples
         self._marks.append(mark)
 
     def add_pcm(self, pcm: bytes, samples: int) -> None:
@@ -232,7 +249,7 @@ class SegmentSeries:
         ready = segment.ready() + self._start
         end = self._checkpoint_end(ready)
         moved = segment.last is None or end - self._start > segment.last.samples
-        if not moved and not (self._marks and self._marks[0].end <= end):
+        if not moved and not (self._marks and self._marks[0].first_end <= end):
             return
         if end > self._start:
             self._write_checkpoint(segment, end)
@@ -283,6 +300,8 @@ class SegmentSeries:
         end = self._start
         for mark in self._marks:
             if mark.end > ready:
+                if mark.first_end <= ready:
+                    end = mark.last_end(ready)
                 return ready if mark.free_from <= ready else max(end, self._checkpointed())
             end = mark.end
         return max(end, self._checkpointed())
@@ -295,11 +314,15 @@ class SegmentSeries:
         newest: dict[str, Mark] = {}
         statistics = self._statistics
         recorded = lost = 0
-        count = 0
-        for mark in self._marks:
+        waiting: deque[Mark] = deque()
+        for each in self._marks:
+            mark = each
             if mark.end > end:
-                break
-            count += 1
+                if mark.first_end > end:
+                    waiting.append(mark)
+                    continue
+                mark, rest = mark.split(end)
+                waiting.append(rest)
             recorded += mark.recorded
             lost += mark.lost
             if mark.key is not None:
@@ -313,12 +336,12 @@ class SegmentSeries:
         # before.
         told = dataclasses.replace(statistics, lost=max(0, statistics.lost))
         segment.checkpoint(end - self._start, moved, told, is_last=is_last)
-        for _ in range(count):
-            self._marks.popleft()
+        self._marks = waiting
         self._statistics = statistics
         self._resume.update(moved)
         self.safe.update((key, resume.sequence) for key, resume in moved.items())
         self._announce(segment)
+        self._tell_growth(segment)
 
     def _resume_at(self, mark: Mark) -> Resume:
         end_ns = ns_of(mark.track_end, mark.track_rate, self._room.epoch_ns)
@@ -340,6 +363,18 @@ class SegmentSeries:
                 channels=header.channels,
             )
         )
+
+    def _tell_growth(self, segment: SegmentWriter) -> None:
+        last = segment.last
+        assert last is not None
+        # The first part waits for the file's end.
+        settled = sum(max(1, settled_parts(size, self._services.part_bytes)) for size in last.sizes)
+        if settled == self._settled or settled == len(last.sizes):
+            return
+        self._settled = settled
+        header = segment.header
+        sizes = {str(file.container): size for file, size in zip(header.files, last.sizes, strict=True)}
+        self._services.send(SegmentGrown(header.recording_id, header.segment, sizes))
 
     def _forget_segment(self) -> None:
         self._marks.clear()

@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from roomtape_service import failpoints
 from roomtape_service.clock import NANOSECONDS, Clock, SystemClock
 from roomtape_service.readiness import EXIT_NODE_GONE
 from roomtape_service.recording.closing import Closer
@@ -25,6 +26,7 @@ from roomtape_service.recording.protocol import Bye, Hello
 from roomtape_service.recording.series import SeriesServices
 from roomtape_service.recording.studio import Studio
 from roomtape_service.spool.generation import Generation
+from roomtape_service.storage.part import PART_BYTES
 
 __all__ = ["Worker", "WorkerSettings", "main"]
 
@@ -77,7 +79,13 @@ class Worker:
         folder = self._generation.folder
         self._link.send(Hello(self._settings.index, self._generation.name, os.getpid(), str(folder)))
         self._link.flush()
-        services = SeriesServices(folder, self._link.send, self._closer, self._settings.waits_for_disk)
+        services = SeriesServices(
+            folder,
+            self._link.send,
+            self._closer,
+            self._settings.waits_for_disk,
+            failpoints.overrides().part_bytes or PART_BYTES,
+        )
         studio = Studio(services, self._clock)
         try:
             return self._work(studio)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from roomtape_service.storage.bucket import Bucket, S3Limits
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.clients import Account, S3Client, S3Clients
-from roomtape_service.storage.part import PART_BYTES, Part, parts_of
+from roomtape_service.storage.part import PART_BYTES, Part, part_bytes_for, parts_of
 from roomtape_service.storage.store import (
     BegunParts,
     ObjectMissing,
@@ -79,11 +79,15 @@ class S3Store:
         clients: S3Clients,
         memory: MemoryBudget,
         *,
+        storage_class: str = "",
+        tags: Mapping[str, str] | None = None,
         limits: S3Limits | None = None,
         randomness: random.Random | None = None,
     ) -> None:
         self._memory = memory
         self._bucket = bucket
+        self._storage_class = storage_class
+        self._tags = dict(sorted((tags or {}).items()))
         self._calls = Bucket(bucket, account, clients, limits or S3Limits(), randomness or random.Random())
 
     @property
@@ -104,7 +108,8 @@ class S3Store:
             with source.open("rb") as file:
                 size_bytes = os.fstat(file.fileno()).st_size
                 upload = _Upload(key, file, size_bytes, sha256, content_type)
-                if parts := parts_of(size_bytes):
+                if size_bytes > PART_BYTES:
+                    parts = parts_of(size_bytes, part_bytes_for(size_bytes))
                     await self._put_parts(upload, parts, parallel_parts)
                 else:
                     await self._put_whole(upload)
@@ -126,7 +131,9 @@ class S3Store:
     async def begin_parts(self, key: str, content_type: str, *, part_bytes: int = PART_BYTES) -> str:
         answer = await self._calls.call(
             "multipart",
-            lambda s3: s3.create_multipart_upload(Bucket=self._bucket, Key=key, ContentType=content_type),
+            lambda s3: s3.create_multipart_upload(
+                Bucket=self._bucket, Key=key, ContentType=content_type, **self._wishes()
+            ),
         )
         return str(answer["UploadId"])
 
@@ -203,6 +210,32 @@ class S3Store:
         metadata = cast(Mapping[str, str], answer.get("Metadata", {}))
         return StoredObject(key, cast(int, answer["ContentLength"]), metadata.get(_SHA256))
 
+    async def check_wishes(self, key: str) -> None:
+        """Raises StoreRefused unless the object has the storage class and the tags that were asked for.
+
+        Stores may take both without a word and forget them.
+        """
+        if self._storage_class:
+            answer = await self._calls.call("head", lambda s3: s3.head_object(Bucket=self._bucket, Key=key))
+            # The class that stores have by default is not said.
+            if (found := str(answer.get("StorageClass") or "STANDARD")) != self._storage_class:
+                raise StoreRefused(
+                    "StorageClassIgnored",
+                    f"The object has the class {found}, not {self._storage_class}. Leave `storage_class` out, or ask "
+                    "the store's operator why it is not kept.",
+                )
+        if self._tags:
+            tagging = await self._calls.call(
+                "tags", lambda s3: s3.get_object_tagging(Bucket=self._bucket, Key=key)
+            )
+            entries = cast(Sequence[Mapping[str, str]], tagging.get("TagSet", ()))
+            if {entry["Key"]: entry["Value"] for entry in entries} != self._tags:
+                raise StoreRefused(
+                    "TagsIgnored",
+                    "The object has not the tags that it was put with. Leave `tags` out, or ask the store's operator "
+                    "why they are not kept.",
+                )
+
     async def read(self, key: str, start: int, length: int) -> bytes:
         async def read(s3: S3Client) -> bytes:
             answer = await s3.get_object(
@@ -248,6 +281,7 @@ class S3Store:
                 Body=io.BytesIO(data),
                 ContentType=content_type,
                 Metadata={_SHA256: sha256},
+                **self._wishes(),
                 **self._md5(md5),
             ),
             len(data),
@@ -269,6 +303,7 @@ class S3Store:
                 Key=key,
                 ContentType=upload.content_type,
                 Metadata={_SHA256: upload.sha256},
+                **self._wishes(),
             ),
         )
         upload_id = str(created["UploadId"])
@@ -353,6 +388,11 @@ class S3Store:
 
     def _list_uploads(self, parameters: Mapping[str, str], s3: S3Client) -> Awaitable[Mapping[str, object]]:
         return s3.list_multipart_uploads(Bucket=self._bucket, **parameters)
+
+    def _wishes(self) -> Mapping[str, str]:
+        """Sent only where settings ask for it: stores refuse classes that are others' or none of theirs."""
+        wishes = {"StorageClass": self._storage_class} if self._storage_class else {}
+        return wishes | ({"Tagging": urlencode(self._tags, quote_via=quote)} if self._tags else {})
 
     def _md5(self, md5: str) -> Mapping[str, str]:
         return {"ContentMD5": md5} if self._calls.vendor.part_md5 else {}
