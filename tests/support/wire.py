@@ -95,6 +95,8 @@ def _answer(request: web.Request, body: bytes, objects: dict[str, _Object]) -> w
             return _xml("<CompleteMultipartUploadResult><ETag>whole</ETag></CompleteMultipartUploadResult>")
         case "GET" if "uploads" in query:
             return _xml("<ListMultipartUploadsResult></ListMultipartUploadsResult>")
+        case "GET" if "prefix" in query:
+            return _xml("<ListBucketResult></ListBucketResult>")
         case "GET":
             return web.Response(status=206, body=b"12345")
         case "HEAD":

@@ -87,6 +87,8 @@ class Stores:
             account,
             self._clients,
             self._memory,
+            storage_class=wanted.storage_class,
+            tags=wanted.tags,
             limits=limits or self._limits,
             randomness=self._random,
         )
