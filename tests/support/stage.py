@@ -226,7 +226,7 @@ class Stage:
         """Speakers go, now; returns when the room knows."""
         for speaker in speakers:
             self.speakers.remove(speaker)
-            # On a live clock a mix has the last of them when the others have gone on, so that their goodbye comes later.
+            # On a live clock a mix has the last of them when the others have gone on: their goodbye comes later.
             self._leaving.append(asyncio.create_task(speaker.live().close()))
             speaker.publisher = None
         gone = {speaker.user_id for speaker in speakers}

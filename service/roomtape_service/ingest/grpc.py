@@ -53,7 +53,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         if opening.WhichOneof("message") != "open":
             raise _not_opened()
         room, participant, sent_ns = await self._check(opening.open)
-        session = PublishSession(self._clock, self._participants, context.write)
+        session = PublishSession(self._clock, context.write)
         try:
             who, resumed = await self._participants.join(room, participant, session, sent_ns)
         except asyncio.CancelledError:

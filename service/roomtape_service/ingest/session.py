@@ -9,7 +9,7 @@ from roomtape_service.errors import Refusal, field_refusal
 from roomtape_service.ingest.batches import check_batch, sent_ns
 from roomtape_service.ingest.publisher_clock import PublisherClock
 from roomtape_service.recording import protocol
-from roomtape_service.rooms.participants import Participants
+from roomtape_service.recording.front.held import HELD_BYTES_LIMIT
 from roomtape_service.rooms.room import LiveParticipant, LiveRoom, LiveTrack
 
 __all__ = ["ACKNOWLEDGE_SECONDS", "PublishSession"]
@@ -27,9 +27,8 @@ class PublishSession:
     connection.
     """
 
-    def __init__(self, clock: Clock, participants: Participants, write: Write) -> None:
+    def __init__(self, clock: Clock, write: Write) -> None:
         self._clock = clock
-        self._participants = participants
         self._write = write
         self._wake = asyncio.Event()
         self._next_news: asyncio.TimerHandle | None = None
@@ -85,7 +84,10 @@ class PublishSession:
                     track.feed.on_rejected = None
 
     async def take(self, batch: ingest_pb2.FrameBatch) -> None:
-        """Takes a batch in. Raises Refusal; waits while too much of the track is not safe yet."""
+        """Takes a batch in. Raises Refusal; waits while too much is not safe yet.
+
+        That is of all tracks together: what one of them waits for may stand behind it in the stream, on another.
+        """
         room, who = self._room, self._who
         assert room is not None
         assert who is not None
@@ -102,7 +104,7 @@ class PublishSession:
                 batch.sent_time.seconds * NANOSECONDS + batch.sent_time.nanos, arrival_ns
             )
         room.feed.push(track.feed, sequence, arrival_ns, batch.SerializeToString())
-        while track.feed.held.is_full and not self.ended.is_set():
+        while self._is_full() and not self.ended.is_set():
             self._progress.clear()
             await self._progress.wait()
 
@@ -136,6 +138,10 @@ class PublishSession:
 
     def _tracks(self) -> dict[str, LiveTrack]:
         return self._who.tracks if self._who is not None else {}
+
+    def _is_full(self) -> bool:
+        tracks = self._tracks().values()
+        return sum(track.feed.held.size for track in tracks) >= HELD_BYTES_LIMIT * len(tracks)
 
     def _all_safe(self) -> bool:
         return all(track.feed.is_safe for track in self._tracks().values())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 __all__ = ["HELD_BYTES_LIMIT", "HeldBatch", "HeldFrames"]
 
 HELD_BYTES_LIMIT = 4 << 20
-"""Held bytes of a track from which on its publisher is not read: a minute of speech in Opus, 40 s of PCM."""
+"""Held bytes for each of a publisher's tracks from which on they are not read: minutes of Opus, 40 s of PCM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class HeldFrames:
         return bool(self._batches)
 
     @property
-    def is_full(self) -> bool:
-        """Whether no more should be read from the publisher."""
-        return self._bytes >= HELD_BYTES_LIMIT
+    def size(self) -> int:
+        """Bytes of what is held."""
+        return self._bytes
 
     @classmethod
     def of(cls, batches: Iterable[HeldBatch]) -> "HeldFrames":
