@@ -3,6 +3,7 @@
 import asyncio
 import random
 from functools import partial
+from importlib import metadata
 
 import structlog
 
@@ -15,6 +16,7 @@ from roomtape.v1 import (
 )
 from roomtape_service.clock import Clock
 from roomtape_service.database import applications as application_rows
+from roomtape_service.database import manifests
 from roomtape_service.database.database import Database
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.events.log import EventLog
@@ -22,12 +24,17 @@ from roomtape_service.events.retention import Retention
 from roomtape_service.http.playback import Playback
 from roomtape_service.ids import Ids
 from roomtape_service.ingest.grpc import IngestServicer
+from roomtape_service.library.abandoning import Abandoning
+from roomtape_service.library.deleting import Deleting
+from roomtape_service.library.expiry import Expiry
+from roomtape_service.library.removing import Removals
+from roomtape_service.manifest.writer import ManifestWriter
 from roomtape_service.operations import Operations
 from roomtape_service.recording.front.pool import WorkerPool
 from roomtape_service.rooms.participants import Participants
 from roomtape_service.rooms.rooms import Rooms
 from roomtape_service.rpc.applications import ApplicationServicer
-from roomtape_service.rpc.files import FileServicer
+from roomtape_service.rpc.files import FileServicer, Library
 from roomtape_service.rpc.recording import RecordingServicer
 from roomtape_service.rpc.room import RoomServicer
 from roomtape_service.rpc.server import RpcServer
@@ -37,7 +44,6 @@ from roomtape_service.spool.cleaning import remove_stored
 from roomtape_service.storage.secrets import SecretBox, load_or_create_key
 from roomtape_service.storage.stores import Stores
 from roomtape_service.storage.upload import Uploads
-from roomtape_service.tasks.completion import complete_if_done
 from roomtape_service.tasks.facts import Facts
 from roomtape_service.tasks.holding import Holding
 from roomtape_service.tasks.orders import TaskOrders
@@ -90,13 +96,17 @@ class Node:
         # Before anything new is recorded, all that was recorded is known.
         await restore(self._database, self._pool, self._facts, self._rooms, self._tasks)
         await self._pool.take_up_departed()
+        await self._abandoning.take_up()
         await self._log.start()
         await self._pool.start()
         await self._playback.start()
         self._background = [
             asyncio.create_task(self._uploads.run(), name="uploads"),
+            asyncio.create_task(self._manifests.run(), name="manifests"),
             asyncio.create_task(self._holding.run(), name="holding"),
             asyncio.create_task(self._retention.run(), name="retention"),
+            asyncio.create_task(self._removals.run(), name="removals"),
+            asyncio.create_task(self._expiry.run(), name="expiry"),
         ]
         await self._server.start()
 
@@ -116,11 +126,13 @@ class Node:
         # 3. Nothing records any more; what the workers said last is stored.
         await self._pool.aclose()
         await self._facts.drain()
-        # 4. Uploads stop where they are: what is not confirmed is taken up at the next start.
+        # 4. Uploads and manifests stop where they are: what is not confirmed is taken up at the next start.
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._uploads.aclose()
+        await self._expiry.aclose()
+        await self._removals.aclose()
         await self._playback.aclose()
         await self._stores.aclose()
         await self._log.aclose()
@@ -137,7 +149,14 @@ class Node:
         self._log = EventLog(self._database)
         self._stores = Stores(settings.storage_root, secret_box, randomness=self._random)
         self._uploads = Uploads(
-            self._database, self._stores, clock, complete_if_done, remove_stored, randomness=self._random
+            self._database, self._stores, clock, manifests.changed, remove_stored, randomness=self._random
+        )
+        self._manifests = ManifestWriter(
+            self._database,
+            self._stores,
+            clock,
+            service_version=metadata.version("roomtape-service"),
+            randomness=self._random,
         )
         self._facts = Facts(self._database, SegmentFacts(self._stores, ids), self._uploads.wake)
         self._pool = WorkerPool(
@@ -163,7 +182,13 @@ class Node:
             keep_seconds=settings.event_retention_hours * 3600,
             keep_events=settings.event_retention_count,
         )
-        self._playback = Playback(settings, self._stores, secret_box, clock)
+        self._playback = Playback(settings, self._database, self._stores, secret_box, clock)
+        self._removals = Removals(self._database, self._stores, clock, randomness=self._random)
+        self._expiry = Expiry(self._database, self._removals, clock)
+        self._abandoning = Abandoning(
+            self._database, settings.spool_dir, self._operations, self._uploads.stop
+        )
+        library = Library(Deleting(self._database, self._removals), self._abandoning)
         self._ingest = IngestServicer(self._rooms, self._participants, self._pool, clock)
         self._watch = WatchService(
             self._log,
@@ -175,8 +200,10 @@ class Node:
         )
         recording = RecordingServicer(self._database, self._rooms, self._tasks, self._orders, self._log)
         room = RoomServicer(self._database, self._rooms, self._participants)
-        files = FileServicer(self._database, self._stores, self._playback, clock)
-        applications = ApplicationServicer(self._database, self._stores, secret_box, ids, self._uploads.wake)
+        files = FileServicer(self._database, self._stores, self._playback, library, clock)
+        applications = ApplicationServicer(
+            self._database, self._stores, secret_box, ids, self._application_changed
+        )
         self._server = RpcServer(
             settings,
             [
@@ -191,6 +218,15 @@ class Node:
             clock,
             ids,
         )
+
+    def _application_changed(self) -> None:
+        # Files may wait for its store to be mended.
+        self._uploads.wake()
+        self._removals.retry_now()
+
+    def _settings_changed(self) -> None:
+        self._uploads.wake()
+        self._manifests.wake()
 
     async def _drain_publishers(self) -> None:
         # Workers close their segments first, so that the goodbye acknowledges all that was sent and the watchers, who

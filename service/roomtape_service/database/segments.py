@@ -21,14 +21,18 @@ __all__ = [
     "SegmentFilter",
     "SegmentRow",
     "StartedSegment",
+    "abandoned_on_spool",
     "complete_segment",
+    "expired_segments",
     "find_segment",
     "has_unstored_segments",
     "insert_segment",
+    "joined_files_of_task",
     "list_stored_segments",
     "segment_message",
     "segments_of_recording",
     "segments_of_task",
+    "set_state",
 ]
 
 _RECORDING = segment_pb2.SEGMENT_STATE_RECORDING
@@ -37,7 +41,10 @@ _UPLOADED = segment_pb2.SEGMENT_STATE_UPLOADED
 
 # Written out, because SQLite takes a partial index only for the very condition that it was made with.
 _IS_SEGMENT = sa.text("segments.joined = 0")
+_HAS_OBJECT = sa.text("segments.object_key <> ''")
 _IS_STORED = sa.text("segments.state = 4")
+_DONE_ON_SPOOL = sa.text("segments.state >= 4 AND segments.spool_path IS NOT NULL")
+_CAN_EXPIRE = sa.text("segments.state = 4 AND segments.expire_ns IS NOT NULL")
 _AFTER_EVERY_KEY = "\U0010ffff"
 
 
@@ -178,6 +185,15 @@ async def segments_of_task(connection: AsyncConnection, task_id: str) -> Sequenc
     return await _by_number(connection, segments.c.task_id == task_id)
 
 
+async def joined_files_of_task(connection: AsyncConnection, task_id: str) -> Sequence[SegmentRow]:
+    """The files of a task that are no segments but were joined of them, by recording, number and container."""
+    query = sa.select(*_COLUMNS).where(segments.c.task_id == task_id, segments.c.joined > 0)
+    query = query.order_by(
+        segments.c.recording_id, segments.c.segment_id, segments.c.container, segments.c.joined
+    )
+    return [SegmentRow(*row) for row in await connection.execute(query)]
+
+
 async def segments_of_recording(
     connection: AsyncConnection, recording_id: str, segment_id: int | None = None
 ) -> Sequence[SegmentRow]:
@@ -191,6 +207,40 @@ async def segments_of_recording(
 async def has_unstored_segments(connection: AsyncConnection, task_id: str) -> bool:
     """Whether a segment of the task is neither UPLOADED nor given up."""
     condition = sa.and_(segments.c.task_id == task_id, segments.c.state < _UPLOADED, _IS_SEGMENT)
+    return bool(await connection.scalar(sa.select(sa.exists().where(condition))))
+
+
+async def set_state(
+    connection: AsyncConnection, file_id: str, state: segment_pb2.SegmentState.ValueType
+) -> None:
+    """Moves a file along an edge of the state table; the database refuses any other."""
+    await connection.execute(sa.update(segments).where(segments.c.file_id == file_id).values(state=state))
+
+
+async def expired_segments(connection: AsyncConnection, now_ns: int, limit: int) -> Sequence[SegmentRow]:
+    """UPLOADED files of all applications whose retention is over, the longest ago first."""
+    query = sa.select(*_COLUMNS).where(_CAN_EXPIRE, segments.c.expire_ns <= now_ns)
+    query = query.order_by(segments.c.expire_ns).limit(limit)
+    return [SegmentRow(*row) for row in await connection.execute(query)]
+
+
+async def abandoned_on_spool(connection: AsyncConnection) -> Sequence[SegmentRow]:
+    """ABANDONED files whose media was not moved aside yet."""
+    abandoned = segments.c.state == segment_pb2.SEGMENT_STATE_ABANDONED
+    return [
+        SegmentRow(*row)
+        for row in await connection.execute(sa.select(*_COLUMNS).where(_DONE_ON_SPOOL, abandoned))
+    ]
+
+
+async def is_taken_away(connection: AsyncConnection, store: str, object_key: str) -> bool:
+    """Whether the object is that of a file which was deleted, or expired."""
+    condition = sa.and_(
+        _HAS_OBJECT,
+        segments.c.store == store,
+        segments.c.object_key == object_key,
+        segments.c.state > _UPLOADED,
+    )
     return bool(await connection.scalar(sa.select(sa.exists().where(condition))))
 
 

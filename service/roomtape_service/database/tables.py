@@ -18,6 +18,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 
@@ -328,7 +329,8 @@ removals = Table(
     Column("create_ns", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_ns", BigInteger, nullable=False, server_default="0"),
-    Index("ix_removals_due", "next_attempt_ns"),
+    UniqueConstraint("store", "object_key", name="uq_removals_object"),
+    Index("ix_removals_due", "app_id", "store", "next_attempt_ns"),
 )
 
 # Of each task what its manifest should say (`wanted`, a count of changes), and what the one in the store says.

@@ -56,11 +56,12 @@ async def due_segments(
     return [SegmentRow(*row) for row in await connection.execute(query)]
 
 
-async def begin_upload(connection: AsyncConnection, file_id: str) -> None:
-    """SPOOLED → UPLOADING."""
-    await connection.execute(
-        sa.update(segments).where(segments.c.file_id == file_id).values(state=_UPLOADING)
+async def begin_upload(connection: AsyncConnection, file_id: str) -> bool:
+    """SPOOLED → UPLOADING, if it is not yet. False when the file was given up."""
+    result = await connection.execute(
+        sa.update(segments).where(segments.c.file_id == file_id, _WAITING).values(state=_UPLOADING)
     )
+    return result.rowcount == 1
 
 
 async def move_to_store(connection: AsyncConnection, row: SegmentRow, store: str) -> str:
@@ -80,13 +81,14 @@ async def move_to_store(connection: AsyncConnection, row: SegmentRow, store: str
     return key
 
 
-async def delay_upload(connection: AsyncConnection, file_id: str, next_attempt_ns: int) -> None:
-    """An attempt failed; the next is due at `next_attempt_ns`."""
-    await connection.execute(
+async def delay_upload(connection: AsyncConnection, file_id: str, next_attempt_ns: int) -> bool:
+    """An attempt failed; the next is due at `next_attempt_ns`. False when the file was given up meanwhile."""
+    result = await connection.execute(
         sa.update(segments)
-        .where(segments.c.file_id == file_id)
+        .where(segments.c.file_id == file_id, _WAITING)
         .values(upload_attempts=segments.c.upload_attempts + 1, next_attempt_ns=next_attempt_ns)
     )
+    return result.rowcount == 1
 
 
 async def postpone_uploads(
@@ -98,11 +100,14 @@ async def postpone_uploads(
     )
 
 
-async def finish_upload(connection: AsyncConnection, file_id: str, url: str) -> None:
-    """UPLOADING → UPLOADED: the store confirmed size and checksum. The spool file still stands."""
-    await connection.execute(
+async def finish_upload(connection: AsyncConnection, file_id: str, url: str) -> bool:
+    """UPLOADING → UPLOADED: the store confirmed size and checksum. The spool file still stands.
+
+    False when the file was given up meanwhile: it stays what it is.
+    """
+    result = await connection.execute(
         sa.update(segments)
-        .where(segments.c.file_id == file_id)
+        .where(segments.c.file_id == file_id, segments.c.state == _UPLOADING)
         .values(
             state=_UPLOADED,
             url=url,
@@ -110,6 +115,7 @@ async def finish_upload(connection: AsyncConnection, file_id: str, url: str) -> 
             next_attempt_ns=None,
         )
     )
+    return result.rowcount == 1
 
 
 async def hasten_uploads(connection: AsyncConnection, app_id: str) -> None:

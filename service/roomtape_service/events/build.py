@@ -14,6 +14,8 @@ __all__ = [
     "warning_event",
 ]
 
+_OF_LIBRARY = frozenset({event_pb2.EVENT_TYPE_SEGMENT_DELETED, event_pb2.EVENT_TYPE_SEGMENT_EXPIRED})
+
 
 def room_event(event_type: event_pb2.EventType.ValueType, room: room_pb2.Room) -> event_pb2.Event:
     """ROOM_CREATED, ROOM_CLOSED."""
@@ -59,12 +61,16 @@ def recording_event(
 def segment_event(
     event_type: event_pb2.EventType.ValueType, app_id: str, segment: segment_pb2.Segment
 ) -> event_pb2.Event:
-    """SEGMENT_*: `segment` is the segment after the event."""
+    """SEGMENT_*, SEGMENTS_JOINED: `segment` is the segment after the event.
+
+    Of no task where the task's last event may have come before.
+    """
+    is_of_task = event_type not in _OF_LIBRARY and not segment.joined_segments
     return event_pb2.Event(
         type=event_type,
         app_id=app_id,
         room_id=segment.room_id,
-        task_id=segment.task_id,
+        task_id=segment.task_id if is_of_task else "",
         segment=event_pb2.SegmentDetail(segment=segment),
     )
 

@@ -17,6 +17,8 @@ import structlog
 from aiohttp import web
 
 from roomtape_service.clock import NANOSECONDS, Clock
+from roomtape_service.database.database import Database
+from roomtape_service.database.segments import is_taken_away
 from roomtape_service.settings import Settings, SettingsError
 from roomtape_service.storage.secrets import SecretBox
 from roomtape_service.storage.store import StoreError
@@ -44,8 +46,11 @@ def content_headers(key: str) -> dict[str, str]:
 class Playback:
     """Serves from `start` to `aclose`; makes the URLs that it serves."""
 
-    def __init__(self, settings: Settings, stores: Stores, secret_box: SecretBox, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, stores: Stores, secret_box: SecretBox, clock: Clock
+    ) -> None:
         self._settings = settings
+        self._database = database
         self._stores = stores
         self._key = secret_box.derived_key(_PURPOSE)
         self._clock = clock
@@ -94,11 +99,14 @@ class Playback:
             return _refusal(HTTPStatus.FORBIDDEN, "This URL is not one that the server made.")
         if self._clock.now_ns() >= int(expires) * NANOSECONDS:
             return _refusal(HTTPStatus.FORBIDDEN, "This URL has expired. Ask for a new one.")
+        store = self._stores.disk(folder)
         try:
-            path = self._stores.disk(folder).path(key)
+            path = store.path(key)
         except StoreError:
             return _refusal(HTTPStatus.NOT_FOUND, "There is no such file.")
-        if not path.is_file():
+        # What has been deleted is gone at once, however long its store takes.
+        gone = await self._database.read(lambda connection: is_taken_away(connection, store.identity, key))
+        if gone or not path.is_file():
             return _refusal(HTTPStatus.NOT_FOUND, "There is no such file any more.")
         headers = content_headers(key) | {
             "Cache-Control": "private",

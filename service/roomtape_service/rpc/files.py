@@ -1,16 +1,18 @@
 """FileService: the library of what was recorded."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roomtape.v1 import error_pb2, file_pb2, file_pb2_grpc, segment_pb2
+from roomtape.v1 import file_pb2, file_pb2_grpc, segment_pb2
 from roomtape_service.clock import NANOSECONDS, Clock
 from roomtape_service.database import applications
 from roomtape_service.database.database import Database
+from roomtape_service.database.orders import Order
 from roomtape_service.database.segments import (
     SegmentFilter,
     SegmentRow,
@@ -18,8 +20,10 @@ from roomtape_service.database.segments import (
     list_stored_segments,
     segment_message,
 )
-from roomtape_service.errors import Refusal
 from roomtape_service.http.playback import Playback, content_headers
+from roomtape_service.library.abandoning import Abandoning
+from roomtape_service.library.deleting import Deleting
+from roomtape_service.library.refusals import file_not_found, file_not_stored
 from roomtape_service.rpc import validation
 from roomtape_service.rpc.paging import read_page, write_token
 from roomtape_service.storage.disk import DiskStore
@@ -27,7 +31,7 @@ from roomtape_service.storage.secrets import SecretKeyError
 from roomtape_service.storage.store import StoreError
 from roomtape_service.storage.stores import Stores
 
-__all__ = ["FileServicer"]
+__all__ = ["FileServicer", "Library"]
 
 _DEFAULT_LIFETIME_SECONDS = 3600
 _MAX_LIFETIME_SECONDS = 7 * 24 * 3600
@@ -35,13 +39,24 @@ _MAX_LIFETIME_SECONDS = 7 * 24 * 3600
 Context: TypeAlias = "aio.ServicerContext[object, object]"
 
 
-class FileServicer(file_pb2_grpc.FileServiceServicer):
-    """Reads rows and makes URLs; changes nothing."""
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What changes the library."""
 
-    def __init__(self, database: Database, stores: Stores, playback: Playback, clock: Clock) -> None:
+    deleting: Deleting
+    abandoning: Abandoning
+
+
+class FileServicer(file_pb2_grpc.FileServiceServicer):
+    """See the contract for what each call does and refuses."""
+
+    def __init__(
+        self, database: Database, stores: Stores, playback: Playback, library: Library, clock: Clock
+    ) -> None:
         self._database = database
         self._stores = stores
         self._playback = playback
+        self._library = library
         self._clock = clock
 
     async def ListFiles(
@@ -57,6 +72,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
             validation.task_id(request.task_id, required=False),
             validation.timestamp(start, "start_time"),
             validation.timestamp(end, "end_time"),
+            validation.labels(request.labels),
         )
         size, place = read_page(request)
         wanted = SegmentFilter(
@@ -66,6 +82,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
             task_id=request.task_id,
             ends_after_ns=_nanoseconds(start),
             starts_before_ns=_nanoseconds(end),
+            labels=dict(request.labels),
         )
         after = (int(place[0]), str(place[1])) if place else None
 
@@ -73,7 +90,8 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
             await applications.get(connection, request.app_id)
             return await list_stored_segments(connection, request.app_id, wanted, after=after, limit=size + 1)
 
-        rows = await self._database.read(read)
+        # Conditions that hold for few files of many are looked for in all of them.
+        rows = await self._database.scan(read)
         response = file_pb2.ListFilesResponse(files=[segment_message(row) for row in rows[:size]])
         if len(rows) > size:
             last = rows[size - 1]
@@ -98,22 +116,41 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
         seconds = lifetime.seconds + bool(lifetime.nanos) if lifetime else _DEFAULT_LIFETIME_SECONDS
         row = await self._file(request.app_id, request.file_id)
         if row.state != segment_pb2.SEGMENT_STATE_UPLOADED:
-            state = segment_pb2.SegmentState.Name(segment_pb2.SegmentState.ValueType(row.state))
-            raise _not_stored(
-                row, f"is {state.removeprefix('SEGMENT_STATE_')} yet; wait for SEGMENT_UPLOADED"
-            )
+            raise file_not_stored(row)
         expire_seconds = self._clock.now_ns() // NANOSECONDS + seconds
         url = await self._url(row, seconds, expire_seconds)
         return file_pb2.CreatePlaybackUrlResponse(url=url, expire_time=Timestamp(seconds=expire_seconds))
 
+    async def DeleteFile(
+        self, request: file_pb2.DeleteFileRequest, context: Context
+    ) -> file_pb2.DeleteFileResponse:
+        _check_change(request)
+        order = Order(request.app_id, request.request_id, "DeleteFile", request, file_pb2.DeleteFileResponse)
+        return await self._library.deleting.delete(order, request.file_id)
+
+    async def AbandonFile(
+        self, request: file_pb2.AbandonFileRequest, context: Context
+    ) -> file_pb2.AbandonFileResponse:
+        _check_change(request)
+        order = Order(
+            request.app_id, request.request_id, "AbandonFile", request, file_pb2.AbandonFileResponse
+        )
+        return await self._library.abandoning.abandon(order, request.file_id)
+
+    async def JoinSegments(
+        self, request: file_pb2.JoinSegmentsRequest, context: Context
+    ) -> file_pb2.JoinSegmentsResponse:
+        raise NotImplementedError
+
+    async def GetManifest(
+        self, request: file_pb2.GetManifestRequest, context: Context
+    ) -> file_pb2.GetManifestResponse:
+        raise NotImplementedError
+
     async def _file(self, app_id: str, file_id: str) -> SegmentRow:
         row = await self._database.read(lambda connection: find_segment(connection, app_id, file_id))
         if row is None:
-            raise Refusal(
-                error_pb2.ERROR_REASON_FILE_NOT_FOUND,
-                f"The application {app_id!r} has no file {file_id!r}.",
-                metadata={"appId": app_id, "fileId": file_id},
-            )
+            raise file_not_found(app_id, file_id)
         return row
 
     async def _url(self, row: SegmentRow, lifetime_seconds: int, expire_seconds: int) -> str:
@@ -121,22 +158,24 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
         try:
             store = self._stores.of_file(application, row.store)
             if store is None:
-                raise _not_stored(row, f"lies in {row.store}, where the application's settings lead no more")
+                raise file_not_stored(
+                    row, f"lies in {row.store}, where the application's settings lead no more"
+                )
             if isinstance(store, DiskStore):
                 return self._playback.url(store.folder, row.object_key, expire_seconds)
             url = await store.playback_url(row.object_key, lifetime_seconds, content_headers(row.object_key))
         except (StoreError, SecretKeyError) as error:
-            raise _not_stored(row, f"can't be reached: {error}") from error
+            raise file_not_stored(row, f"can't be reached: {error}") from error
         if url is None:
-            raise _not_stored(row, f"lies in {row.store}, which can't be played from")
+            raise file_not_stored(row, f"lies in {row.store}, which can't be played from")
         return url
 
 
-def _not_stored(row: SegmentRow, text: str) -> Refusal:
-    return Refusal(
-        error_pb2.ERROR_REASON_FILE_NOT_STORED,
-        f"The file {row.file_id!r} {text}.",
-        metadata={"appId": row.app_id, "fileId": row.file_id},
+def _check_change(request: file_pb2.DeleteFileRequest | file_pb2.AbandonFileRequest) -> None:
+    validation.refuse(
+        validation.app_id(request.app_id),
+        validation.file_id(request.file_id),
+        validation.request_id(request.request_id),
     )
 
 

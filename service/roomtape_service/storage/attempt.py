@@ -18,12 +18,13 @@ from roomtape_service.database.segments import (
     segments_of_recording,
 )
 from roomtape_service.database.unit_of_work import UnitOfWork
+from roomtape_service.events.build import segment_event
 from roomtape_service.storage.lane import Lane
 from roomtape_service.storage.secrets import SecretKeyError
 from roomtape_service.storage.store import Store, StoreError, StoreRefused
 from roomtape_service.storage.stores import Stores
 
-__all__ = ["CONTENT_TYPES", "Attempts", "OnUploaded", "RemoveSpooled"]
+__all__ = ["CONTENT_TYPES", "Attempts", "GivenUp", "OnUploaded", "RemoveSpooled"]
 
 CONTENT_TYPES: Mapping[int, str] = {
     media_pb2.CONTAINER_MP3: "audio/mpeg",
@@ -35,6 +36,10 @@ OnUploaded = Callable[[UnitOfWork, str, str], Awaitable[None]]
 """Called with application and task inside the unit of work that makes a segment UPLOADED."""
 
 _log = structlog.get_logger(__name__)
+
+
+class GivenUp(Exception):
+    """The file is not to be uploaded any more; its id. Whoever gave it up takes its traces from the store."""
 
 
 class RemoveSpooled(Protocol):
@@ -73,8 +78,9 @@ class Attempts:
 
         async def finish(unit: UnitOfWork) -> None:
             await unit.lock_application(row.app_id)
-            await uploads.finish_upload(unit.connection, row.file_id, url)
-            await unit.append(await _segment_event(unit, event_pb2.EVENT_TYPE_SEGMENT_UPLOADED, row))
+            if not await uploads.finish_upload(unit.connection, row.file_id, url):
+                raise GivenUp(row.file_id)
+            await unit.append(await _segment_event(unit, _uploaded_type(row), row))
             await self._on_uploaded(unit, row.app_id, row.task_id)
 
         await self._database.write(finish)
@@ -103,7 +109,8 @@ class Attempts:
 
         async def delay(unit: UnitOfWork) -> None:
             await unit.lock_application(row.app_id)
-            await uploads.delay_upload(unit.connection, row.file_id, next_ns)
+            if not await uploads.delay_upload(unit.connection, row.file_id, next_ns):
+                raise GivenUp(row.file_id)
             if is_news:
                 await unit.append(await _delayed_event(unit, row, error))
             if is_warning:
@@ -141,7 +148,10 @@ class Attempts:
             return await segments_of_recording(connection, row.recording_id, row.segment_id)
 
         rows = await self._database.read(siblings)
-        is_whole = all(sibling.state >= segment_pb2.SEGMENT_STATE_UPLOADED for sibling in rows)
+        # What was joined has no journal.
+        is_whole = not row.joined and all(
+            sibling.state >= segment_pb2.SEGMENT_STATE_UPLOADED for sibling in rows
+        )
         try:
             await asyncio.to_thread(self._remove_spooled, Path(row.spool_path), is_whole_segment=is_whole)
         except OSError as error:
@@ -162,7 +172,8 @@ class Attempts:
             key = row.object_key
             if row.store != store.identity:
                 key = await uploads.move_to_store(unit.connection, row, store.identity)
-            await uploads.begin_upload(unit.connection, row.file_id)
+            if not await uploads.begin_upload(unit.connection, row.file_id):
+                raise GivenUp(row.file_id)
             return key
 
         return await self._database.write(begin)
@@ -186,13 +197,11 @@ async def _segment_event(
 ) -> event_pb2.Event:
     changed = await find_segment(unit.connection, row.app_id, row.file_id)
     assert changed is not None
-    return event_pb2.Event(
-        type=event_type,
-        app_id=row.app_id,
-        room_id=row.room_id,
-        task_id=row.task_id,
-        segment=event_pb2.SegmentDetail(segment=segment_message(changed)),
-    )
+    return segment_event(event_type, row.app_id, segment_message(changed))
+
+
+def _uploaded_type(row: SegmentRow) -> event_pb2.EventType.ValueType:
+    return event_pb2.EVENT_TYPE_SEGMENTS_JOINED if row.joined else event_pb2.EVENT_TYPE_SEGMENT_UPLOADED
 
 
 def _warning(app_id: str, error: StoreError) -> event_pb2.Event:

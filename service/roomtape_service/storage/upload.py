@@ -20,7 +20,7 @@ from roomtape_service.clock import NANOSECONDS, Clock
 from roomtape_service.database import applications, uploads
 from roomtape_service.database.database import Database
 from roomtape_service.database.segments import SegmentRow
-from roomtape_service.storage.attempt import Attempts, OnUploaded, RemoveSpooled
+from roomtape_service.storage.attempt import Attempts, GivenUp, OnUploaded, RemoveSpooled
 from roomtape_service.storage.lane import Lane, wait_seconds
 from roomtape_service.storage.store import ObjectDiffers, SourceDamaged, StoreError, StoreUnavailable
 from roomtape_service.storage.stores import Stores
@@ -116,6 +116,12 @@ class Uploads:
             lane.next_ns = 0
         self.wake()
 
+    async def stop(self, file_id: str) -> None:
+        """Ends the attempt that a file which was given up may be in, and waits for its end."""
+        for task in [task for task in self._tasks if task.get_name() == _task_name(file_id)]:
+            task.cancel()
+            await asyncio.wait((task,))
+
     async def aclose(self) -> None:
         """Ends `run`, and waits. What was being uploaded is uploaded after the next start."""
         self._is_closing = True
@@ -194,7 +200,7 @@ class Uploads:
         lane = self._lanes[row.app_id]
         lane.in_hand.add(row.file_id)
         self._last_app_id = row.app_id
-        task = asyncio.create_task(self._upload(row, lane), name=f"upload-{row.file_id}")
+        task = asyncio.create_task(self._upload(row, lane), name=_task_name(row.file_id))
         self._tasks.add(task)
 
         def done(task: asyncio.Task[None]) -> None:
@@ -212,6 +218,8 @@ class Uploads:
             await self._attempts.upload(row, lane)
         except StoreError as error:
             await self._delay(row, lane, error)
+            return
+        except GivenUp:
             return
         except Exception as error:
             _log.exception("segment_upload_failed", app_id=row.app_id, file_id=row.file_id)
@@ -231,11 +239,17 @@ class Uploads:
             # Of this segment alone: the others may pass.
             seconds = wait_seconds(error, row.upload_attempts + 1, self._random)
             next_ns = now_ns + round(seconds * NANOSECONDS)
-            await self._attempts.delay(row, error, next_ns, is_warning=False)
+            with suppress(GivenUp):
+                await self._attempts.delay(row, error, next_ns, is_warning=False)
         else:
             next_ns = lane.failed(error, now_ns, self._random)
             is_warning = lane.should_warn(error, now_ns)
-            await self._attempts.delay(row, error, next_ns, is_warning=is_warning)
+            with suppress(GivenUp):
+                await self._attempts.delay(row, error, next_ns, is_warning=is_warning)
+
+
+def _task_name(file_id: str) -> str:
+    return f"upload-{file_id}"
 
 
 def _internal(error: BaseException) -> StoreError:

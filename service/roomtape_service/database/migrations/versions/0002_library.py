@@ -152,8 +152,9 @@ def _create_uploads() -> None:
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("next_attempt_ns", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("removal_id", name=op.f("pk_removals")),
+        sa.UniqueConstraint("store", "object_key", name="uq_removals_object"),
     )
-    op.create_index("ix_removals_due", "removals", ["next_attempt_ns"])
+    op.create_index("ix_removals_due", "removals", ["app_id", "store", "next_attempt_ns"])
 
 
 def _create_manifests() -> None:

@@ -1,0 +1,1 @@
+"""The library of what was recorded: files that are deleted, given up, joined, or whose time is over."""
