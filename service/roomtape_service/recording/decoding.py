@@ -25,6 +25,7 @@ __all__ = [
     "is_silent",
     "payload_decoder",
     "samples_in",
+    "sizes_in",
     "to_mono",
 ]
 
@@ -45,6 +46,13 @@ def samples_in(codec: TrackCodec, payload: bytes, rate: int, channels: int) -> i
     if samples > rate:
         raise CorruptPacketError(f"{samples} samples of PCM, more than a second")
     return samples
+
+
+def sizes_in(codec: TrackCodec, payloads: Sequence[bytes], rate: int, channels: int) -> list[int]:
+    """`samples_in` of each. Raises CorruptPacketError if one is corrupt."""
+    if codec is TrackCodec.OPUS:
+        return [packet_samples(payload) for payload in payloads]
+    return [samples_in(codec, payload, rate, channels) for payload in payloads]
 
 
 class PayloadDecoder(Protocol):
@@ -145,10 +153,10 @@ def _interleaved(frame: av.AudioFrame, size: int) -> bytes:
     if frame.format.name == "s16":
         return bytes(memoryview(frame.planes[0])[:size])
     count = frame.samples
-    planes = [np.frombuffer(memoryview(plane)[: 4 * count], np.float32) for plane in frame.planes]
-    values = planes[0] * _FULL_SCALE if len(planes) == 1 else np.stack(planes, axis=1) * _FULL_SCALE
+    planes = [np.frombuffer(memoryview(plane), np.float32, count) for plane in frame.planes]
+    values = (planes[0] if len(planes) == 1 else np.stack(planes, axis=1)) * _FULL_SCALE
     np.rint(values, out=values)
-    np.clip(values, -_FULL_SCALE, _FULL_SCALE - 1, out=values)
+    values.clip(-_FULL_SCALE, _FULL_SCALE - 1, out=values)
     return values.astype(np.int16).tobytes()
 
 

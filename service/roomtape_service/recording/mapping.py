@@ -55,6 +55,15 @@ class WindowedMinimum:
             bool(values) and 0 <= value - values[0][1] < JUMP_NS and 0 <= at_ns - self._noted_ns < _SETTLED_NS
         )
 
+    @property
+    def covered(self) -> tuple[int, int, int, int] | None:
+        """What `covers` holds for: times from and before, values from and before; None if for nothing."""
+        values = self._values
+        if not values:
+            return None
+        noted_ns, minimum = self._noted_ns, values[0][1]
+        return noted_ns, noted_ns + _SETTLED_NS, minimum, minimum + JUMP_NS
+
     def observe(self, at_ns: int, value: int) -> None:
         """A value that was seen at `at_ns`, which never goes back by much."""
         if self.covers(at_ns, value):
@@ -115,6 +124,12 @@ class RoomMapping:
     def is_usual(self, media_ns: int, capture_ns: int) -> bool:
         """Whether a frame tells nothing new, soon after the last that did; then it need not be looked at further."""
         return self._skew.covers(capture_ns, capture_ns - media_ns)
+
+    @property
+    def usual(self) -> tuple[int, int, int, int] | None:
+        """What `is_usual` holds for: capture times from and before, and how far they are from media times, from and
+        before; None if for nothing."""
+        return self._skew.covered
 
     def is_discontinuous(self, media_ns: int, capture_ns: int) -> bool:
         """Whether the track's sample clock stood still before this frame: more than a stamp that came late."""

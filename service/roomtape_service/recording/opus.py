@@ -40,6 +40,9 @@ class CorruptPacketError(ValueError):
 def packet_samples(packet: bytes) -> int:
     """Duration in samples of 48 kHz. Raises CorruptPacketError for what RFC 6716, 3.4 calls malformed."""
     size = len(packet)
+    if 0 < size <= _FRAME_BYTES_MAX and not packet[0] & 3:
+        # One frame, as nearly all packets are.
+        return _FRAME_SAMPLES[packet[0]]
     if not size:
         raise CorruptPacketError("an empty packet")
     if size > _PACKET_BYTES_MAX:

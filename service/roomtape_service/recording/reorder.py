@@ -1,6 +1,6 @@
 """Frames back into the order of their sequence numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from roomtape_service.clock import NANOSECONDS
@@ -53,6 +53,21 @@ class Reorder:
         self.next_sequence = sequence + 1
         self._newest = sequence
         return True
+
+    def follow(self, frames: Sequence[TrackFrame]) -> int:
+        """How many of `frames`, from the first on, are next, while nothing is held; they count as handed out."""
+        first = self.next_sequence
+        if first is None or self._held:
+            return 0
+        following = first
+        for frame in frames:
+            if frame[0] != following:
+                break
+            following += 1
+        if following > first:
+            self.next_sequence = following
+            self._newest = following - 1
+        return following - first
 
     def push(self, frame: TrackFrame, now_ns: int) -> Iterator[tuple[TrackFrame, int]]:
         """Takes a frame; yields what is in order now, each with how many are lost before it."""

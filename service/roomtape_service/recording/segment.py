@@ -13,6 +13,7 @@ from roomtape_service.recording.containers.output import ContainerWriter
 from roomtape_service.recording.containers.table import PAIRS, Method
 from roomtape_service.recording.containers.wav import WavWriter
 from roomtape_service.recording.decoding import SAMPLE_BYTES
+from roomtape_service.recording.delivery import Run
 from roomtape_service.recording.protocol import Container, FrameStatistics, Resume, StartedFile, TrackCodec
 from roomtape_service.spool.journal import Checkpoint, JournalHeader, JournalWriter
 
@@ -101,6 +102,16 @@ class SegmentWriter:
                 passer.add_silence(samples)
             else:
                 passer.add_packet(packet, duration, samples)
+
+    def add_run(self, run: Run) -> None:
+        """As `add_frame` of each."""
+        if self._takers:
+            self._pcm.append(run.pcm)
+            self.pending_bytes += len(run.pcm)
+        self.added += run.samples
+        for passer in self._passers:
+            for packet in run.packets:
+                passer.add_packet(packet, run.size, run.size)
 
     def add_silence(self, samples: int) -> None:
         """Silence for all."""

@@ -1,6 +1,8 @@
 """The recording of one user: their frames as they come, in segments that end where the user's presence does."""
 
-from roomtape_service.recording.delivery import Delivery, Piece
+from collections.abc import Iterable
+
+from roomtape_service.recording.delivery import Delivery, Piece, Run
 from roomtape_service.recording.marks import Mark
 from roomtape_service.recording.positions import position_of, samples_of
 from roomtape_service.recording.protocol import RecordingStart, RoomOpen
@@ -41,8 +43,21 @@ class SingleRecording(Recording):
         key = lane.facts.key
         known = series.safe.get(key, 0)
         for piece in delivery.pieces:
-            if piece.sequence > known:
-                self._add(lane, key, piece, delivery, lost=min(piece.lost, piece.sequence - known - 1))
+            if isinstance(piece, Run):
+                if (
+                    piece.sequence > known
+                    and series.is_open
+                    and piece.position == series.position
+                    and series.fits(piece.samples)
+                ):
+                    series.add_run(piece, _run_mark(piece, key, lane.format.rate))
+                    continue
+                pieces: Iterable[Piece] = piece.pieces()
+            else:
+                pieces = (piece,)
+            for each in pieces:
+                if each.sequence > known:
+                    self._add(lane, key, each, delivery, lost=min(each.lost, each.sequence - known - 1))
         for missing in delivery.missing:
             self._report_missing(lane, missing)
         frontier = delivery.frontier
@@ -120,6 +135,14 @@ class SingleRecording(Recording):
                 at = position_of(at_ns, lane.format.rate, self.room.epoch_ns)
                 self._fill(lane, min(at, watermark))
         self.series.end()
+
+
+def _run_mark(run: Run, key: str, rate: int) -> Mark:
+    end = run.position + run.samples
+    *earlier, end_media_ns = run.ends_media_ns
+    return Mark(
+        end, end, key, run.last_sequence, end, rate, end_media_ns, len(run.packets), 0, earlier, run.size
+    )
 
 
 def _mark(end: int, key: str, piece: Piece, rate: int, *, recorded: int, lost: int) -> Mark:

@@ -5,6 +5,7 @@ A gap in media time becomes silence: after a loss by media time, exactly; otherw
 the next frame belongs. There, and in frames that are silent themselves, drift is made good; never inside speech.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -82,19 +83,22 @@ class TrackTimeline:
     def push(self, batch: ingest_pb2.FrameBatch, arrival_ns: int) -> int:
         """Takes a batch as it came. Returns how many frames wait to be taken."""
         reorder, ready = self.reorder, self._ready
-        last: TrackFrame | None = None
+        frames: list[TrackFrame] = []
         for frame in batch.frames:
             media, capture = frame.media_time, frame.capture_time
-            last = TrackFrame(
-                frame.sequence,
-                media.seconds * NANOSECONDS + media.nanos,
-                capture.seconds * NANOSECONDS + capture.nanos,
-                frame.payload,
+            frames.append(
+                TrackFrame(
+                    frame.sequence,
+                    media.seconds * NANOSECONDS + media.nanos,
+                    capture.seconds * NANOSECONDS + capture.nanos,
+                    frame.payload,
+                )
             )
-            if reorder.follows(last.sequence):
-                ready.append((last, 0))
-            else:
-                ready.extend(reorder.push(last, arrival_ns))
+        following = reorder.follow(frames)
+        ready.extend([(each, 0) for each in frames[:following]])
+        for each in frames[following:]:
+            ready.extend(reorder.push(each, arrival_ns))
+        last = frames[-1] if frames else None
         sent_ns = _nanoseconds(batch.sent_time) if batch.HasField("sent_time") else None
         if sent_ns is not None:
             self._mapping.observe_sending(sent_ns, arrival_ns)
@@ -132,12 +136,61 @@ class TrackTimeline:
         elif position != self._end:
             self._widen_guard(position - self._end)
         self._previous = frame
+        self._end_media_ns = media_ns + self.duration_ns(samples)
+        self._end = self.position = position + samples
+        return position
+
+    def place_all(self, frames: Sequence[TrackFrame], samples: int) -> list[tuple[int, int]]:
+        """As `place` of frames that are equally long and between which none is lost: positions, and how many of the
+        frames follow each other from there. Ends before a frame for which `place` would raise FrameTimeError."""
+        runs: list[tuple[int, int]] = []
+        index = 0
+        while index < len(frames):
+            before = self.position
+            count = self._follow(frames, index, samples)
+            if not count:
+                try:
+                    before = self.place(frames[index], samples, 0)
+                except FrameTimeError:
+                    break
+                count = 1
+            assert before is not None
+            if runs and runs[-1][0] + runs[-1][1] * samples == before:
+                runs[-1] = (runs[-1][0], runs[-1][1] + count)
+            else:
+                runs.append((before, count))
+            index += count
+        return runs
+
+    def duration_ns(self, samples: int) -> int:
+        """How long `samples` of the track last."""
         duration = self._durations.get(samples)
         if duration is None:
             duration = self._durations[samples] = duration_ns(samples, self._rate)
-        self._end_media_ns = media_ns + duration
-        self._end = self.position = position + samples
-        return position
+        return duration
+
+    def _follow(self, frames: Sequence[TrackFrame], start: int, samples: int) -> int:
+        """Places those of `frames`, from `start` on, that `place` would not look at further; returns how many."""
+        usual = self._mapping.usual
+        if self.position is None or self.position != self._end or usual is None:
+            return 0
+        from_ns, before_ns, from_skew_ns, before_skew_ns = usual
+        end_media_ns, duration = self._end_media_ns, self.duration_ns(samples)
+        index = start
+        for _, media_ns, capture_ns, _ in frames if start == 0 else frames[start:]:
+            if not (
+                -_CONTIGUOUS_NS < media_ns - end_media_ns < _CONTIGUOUS_NS
+                and from_ns <= capture_ns < before_ns
+                and from_skew_ns <= capture_ns - media_ns < before_skew_ns
+            ):
+                break
+            end_media_ns = media_ns + duration
+            index += 1
+        if index > start:
+            self._previous = frames[index - 1]
+            self._end_media_ns = end_media_ns
+            self._end = self.position = self._end + (index - start) * samples
+        return index - start
 
     def _place_apart(self, frame: TrackFrame, gap_ns: int, lost: int) -> int:
         """The position of a frame that need not follow the one before it."""

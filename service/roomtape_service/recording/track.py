@@ -1,10 +1,11 @@
 """A track on its way through a worker: frames come in, and go to every recording that takes them, decoded once."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from roomtape.v1 import ingest_pb2
-from roomtape_service.recording.decoding import SAMPLE_BYTES, is_silent, payload_decoder, samples_in
-from roomtape_service.recording.delivery import Delivery, MissingMedia, Piece
+from roomtape_service.recording.decoding import SAMPLE_BYTES, is_silent, payload_decoder, samples_in, sizes_in
+from roomtape_service.recording.delivery import Delivery, MissingMedia, Piece, Run
 from roomtape_service.recording.marks import Format
 from roomtape_service.recording.opus import CorruptPacketError
 from roomtape_service.recording.protocol import GapReason, Rejected, RoomOpen, TrackOpen
@@ -98,12 +99,25 @@ class Lane:
         rejected, self._rejected = self._rejected, []
         return rejected
 
-    def _pieces(self, items: list[tuple[TrackFrame, int]], missing: list[MissingMedia]) -> list[Piece]:
+    def _pieces(self, items: list[tuple[TrackFrame, int]], missing: list[MissingMedia]) -> list[Piece | Run]:
         timeline, needs_pcm = self.timeline, any(taker.needs_pcm for taker in self.takers)
-        decoded = self._decoded([frame for frame, _ in items], needs_pcm)
+        frames = [frame for frame, _ in items]
+        sizes = self._sizes(frames)
+        pcms: list[bytes | None] = [b""] * len(frames)
+        if needs_pcm:
+            pcms = self._decoded(frames, sizes)
         error = timeline.error_samples() if needs_pcm else 0
-        pieces: list[Piece] = []
-        for (frame, lost), (samples, pcm) in zip(items, decoded, strict=True):
+        pieces: list[Piece | Run] = []
+        index = 0
+        while index < len(items):
+            if not error and self._gap_reason is None:
+                end = _plain_end(items, sizes, pcms, index)
+                if end > index:
+                    index += self._add_runs(pieces, frames[index:end], sizes[index], pcms[index:end])
+                if index == len(items):
+                    break
+            (frame, lost), samples, pcm = items[index], sizes[index], pcms[index]
+            index += 1
             before = timeline.position
             piece = self._piece(frame, lost, samples, pcm, error)
             self.delivered = frame.sequence
@@ -119,9 +133,32 @@ class Lane:
                 self._gap_reason = None
         return pieces
 
-    def _decoded(self, frames: list[TrackFrame], needs_pcm: bool) -> list[tuple[int, bytes | None]]:
-        """Samples and PCM of each frame: no samples if its payload is none at all, no PCM if it can't be decoded."""
+    def _add_runs(
+        self, pieces: list[Piece | Run], frames: Sequence[TrackFrame], size: int, pcms: Sequence[bytes | None]
+    ) -> int:
+        """Adds frames between which nothing is missing; returns how many, since one may have an invalid time."""
+        timeline = self.timeline
+        at = 0
+        duration_ns = timeline.duration_ns(size)
+        for position, count in timeline.place_all(frames, size):
+            until = at + count
+            those = frames[at:until]
+            pcm = b"".join([each for each in pcms[at:until] if each])
+            packets = [each.payload for each in those]
+            ends_ns = [each.media_ns + duration_ns for each in those]
+            pieces.append(Run(those[0].sequence, position, size, packets, pcm, ends_ns))
+            at = until
+        if at:
+            self.delivered = frames[at - 1].sequence
+        return at
+
+    def _sizes(self, frames: list[TrackFrame]) -> list[int]:
+        """Samples of each frame: none if its payload is none at all."""
         codec, rate, channels = self.facts.codec, self.facts.sample_rate, self.facts.channels
+        try:
+            return sizes_in(codec, [frame.payload for frame in frames], rate, channels)
+        except CorruptPacketError:
+            pass
         sizes: list[int] = []
         for frame in frames:
             try:
@@ -129,11 +166,16 @@ class Lane:
             except CorruptPacketError as fault:
                 sizes.append(0)
                 self._reject(frame.sequence, _CORRUPT, str(fault))
-        if not needs_pcm:
-            return [(size, b"") for size in sizes]
-        sound = [(frame.payload, size) for frame, size in zip(frames, sizes, strict=True) if size]
+        return sizes
+
+    def _decoded(self, frames: list[TrackFrame], sizes: list[int]) -> list[bytes | None]:
+        """PCM of each frame: None if it has no samples, or can't be decoded."""
+        payloads = [frame.payload for frame in frames]
+        if 0 not in sizes:
+            return self._decoder.decode(payloads, sizes)
+        sound = [(payload, size) for payload, size in zip(payloads, sizes, strict=True) if size]
         pcm = iter(self._decoder.decode([payload for payload, _ in sound], [size for _, size in sound]))
-        return [(size, next(pcm) if size else None) for size in sizes]
+        return [next(pcm) if size else None for size in sizes]
 
     def _piece(
         self, frame: TrackFrame, lost: int, samples: int, pcm: bytes | None, error: int
@@ -173,3 +215,14 @@ class Lane:
             self._rejected[-1] = Rejected(self.facts.track, last.first, sequence, reason, last.message)
         else:
             self._rejected.append(Rejected(self.facts.track, sequence, sequence, reason, message))
+
+
+def _plain_end(
+    items: list[tuple[TrackFrame, int]], sizes: list[int], pcms: list[bytes | None], start: int
+) -> int:
+    """Where frames end, from `start` on, that are sound and equally long, and between which nothing is missing."""
+    size, end = sizes[start], start
+    if size:
+        while end < len(items) and sizes[end] == size and not items[end][1] and pcms[end] is not None:
+            end += 1
+    return end

@@ -1,10 +1,11 @@
 """One track as an input of a mix."""
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from roomtape_service.clock import NANOSECONDS
-from roomtape_service.recording.delivery import Delivery, MissingMedia, Piece
+from roomtape_service.recording.delivery import Delivery, MissingMedia, Piece, Run
 from roomtape_service.recording.marks import Mark
 from roomtape_service.recording.mixing import Voice
 from roomtape_service.recording.protocol import GapReason, RoomClock
@@ -54,7 +55,17 @@ class MixInput:
         self.late = None
         parts: list[bytes] = []
         start = 0
-        for piece in delivery.pieces:
+        for piece in self._pieces(delivery.pieces, known, floor):
+            if isinstance(piece, Run):
+                if parts and piece.position != self._end:
+                    self._add(start, parts, floor)
+                    parts = []
+                if not parts:
+                    start = piece.position
+                parts.append(piece.pcm)
+                self._end = piece.position + piece.samples
+                self._marks.append(self._run_mark(piece, self._end))
+                continue
             if piece.sequence <= known:
                 continue
             if piece.samples:
@@ -91,8 +102,12 @@ class MixInput:
     def marks_before(self, position: int) -> list[Mark]:
         """Removes and returns the marks of what is mixed up to a position."""
         marks: list[Mark] = []
-        while self._marks and self._marks[0].end <= position:
-            marks.append(self._marks.popleft())
+        waiting = self._marks
+        while waiting and waiting[0].end <= position:
+            marks.append(waiting.popleft())
+        if waiting and waiting[0].first_end <= position:
+            head, waiting[0] = waiting[0].split(position)
+            marks.append(head)
         return marks
 
     def holds(self, key: str) -> bool:
@@ -114,6 +129,34 @@ class MixInput:
         """The publisher is back."""
         self.lost_since_ns = None
         self._has_news = True
+
+    def _pieces(self, pieces: Sequence[Piece | Run], known: int, floor: int) -> Iterator[Piece | Run]:
+        """Runs as they are where all of their frames are wanted and in their places in the mix, else one by one."""
+        for piece in pieces:
+            if isinstance(piece, Piece):
+                yield piece
+                continue
+            last = self._marks[-1].end if self._marks else floor
+            first_end = piece.position + piece.size
+            if self._rate == MIX_RATE and piece.sequence > known and floor < first_end >= last:
+                yield piece
+            else:
+                yield from piece.pieces()
+
+    def _run_mark(self, run: Run, end: int) -> Mark:
+        *earlier, end_media_ns = run.ends_media_ns
+        return Mark(
+            end=end,
+            free_from=0,
+            key=self._key,
+            sequence=run.last_sequence,
+            track_end=end,
+            track_rate=self._rate,
+            end_media_ns=end_media_ns,
+            recorded=len(run.packets),
+            earlier=earlier,
+            size=run.size,
+        )
 
     def _mark(self, piece: Piece, floor: int, lost: int, is_mixed: bool) -> Mark:
         rate = self._rate
