@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roomtape.v1 import task_pb2
-from roomtape_service.database.tables import manifests, tasks
+from roomtape.v1 import segment_pb2, task_pb2
+from roomtape_service.database.tables import manifests, recordings, segments, tasks
 from roomtape_service.database.unit_of_work import UnitOfWork
 
 __all__ = [
@@ -24,10 +24,18 @@ __all__ = [
     "written",
 ]
 
-_FINALIZING = task_pb2.TASK_STATE_FINALIZING
-
 # Written out, because SQLite takes a partial index only for the very condition that it was made with.
 _WAITING = sa.text("manifests.written < manifests.wanted")
+
+_IS_LAST = sa.and_(
+    tasks.c.state == task_pb2.TASK_STATE_FINALIZING,
+    ~sa.exists().where(recordings.c.task_id == manifests.c.task_id, recordings.c.end_ns.is_(None)),
+    ~sa.exists().where(
+        segments.c.task_id == manifests.c.task_id,
+        segments.c.state < segment_pb2.SEGMENT_STATE_UPLOADED,
+        segments.c.joined == 0,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +105,24 @@ async def find(connection: AsyncConnection, app_id: str, task_id: str) -> Manife
 async def due(
     connection: AsyncConnection, now_ns: int, *, without: Collection[str], limit: int
 ) -> Sequence[ManifestRow]:
-    """Manifests that are to be written and whose time has come: first of stopped tasks, then longest due first.
+    """Manifests that are to be written and whose time has come, longest due first.
 
-    `without` are the ids of applications of which none is wanted now.
+    Of a stopped task that lacks nothing but its manifest it has come at once, unless an attempt failed, and those are
+    first. `without` are applications of which none is wanted now.
     """
+    is_last = sa.and_(_IS_LAST, manifests.c.attempts == 0)
     query = sa.select(*_COLUMNS).join(tasks, tasks.c.task_id == manifests.c.task_id)
-    query = query.where(_WAITING, manifests.c.next_attempt_ns <= now_ns)
+    query = query.where(_WAITING, sa.or_(manifests.c.next_attempt_ns <= now_ns, is_last))
     if without:
         query = query.where(manifests.c.app_id.not_in(without))
-    stopped_first = sa.case((tasks.c.state == _FINALIZING, 0), else_=1)
-    query = query.order_by(stopped_first, manifests.c.next_attempt_ns, manifests.c.task_id).limit(limit)
-    return [ManifestRow(*row) for row in await connection.execute(query)]
+    query = query.order_by(sa.case((is_last, 0), else_=1), manifests.c.next_attempt_ns, manifests.c.task_id)
+    return [ManifestRow(*row) for row in await connection.execute(query.limit(limit))]
 
 
-async def earliest(connection: AsyncConnection) -> int | None:
-    """When the first manifest that is to be written is due; None when there is none."""
-    value = await connection.scalar(sa.select(sa.func.min(manifests.c.next_attempt_ns)).where(_WAITING))
+async def earliest(connection: AsyncConnection, after_ns: int) -> int | None:
+    """When the next manifest after a time is due; None when none waits for a later time."""
+    query = sa.select(sa.func.min(manifests.c.next_attempt_ns))
+    value = await connection.scalar(query.where(_WAITING, manifests.c.next_attempt_ns > after_ns))
     return None if value is None else int(value)
 
 
@@ -129,8 +139,7 @@ async def delay(uow: UnitOfWork, task_id: str, next_attempt_ns: int) -> None:
     await uow.connection.execute(sa.update(manifests).where(manifests.c.task_id == task_id).values(values))
 
 
-async def hasten(uow: UnitOfWork, task_id: str) -> None:
-    """The task's manifest is due now."""
-    await uow.connection.execute(
-        sa.update(manifests).where(manifests.c.task_id == task_id).values(next_attempt_ns=0)
-    )
+async def hasten(uow: UnitOfWork, app_id: str) -> None:
+    """All manifests of the application that are to be written are due now: its store was mended, or changed."""
+    update = sa.update(manifests).where(_WAITING, manifests.c.app_id == app_id)
+    await uow.connection.execute(update.values(attempts=0, next_attempt_ns=0))

@@ -110,10 +110,8 @@ async def add_mutes(connection: AsyncConnection, rows: Iterable[MuteRow]) -> Non
         await connection.execute(statement)
 
 
-async def presences_of_room(
-    connection: AsyncConnection, room_key: str, *, until_ns: int
-) -> Sequence[PresenceRow]:
-    """Everybody who joined a room until a time (by the room's clock), by join order."""
+async def presences_of_room(connection: AsyncConnection, room_key: str) -> Sequence[PresenceRow]:
+    """Everybody who is or was in a room, by join order."""
     table = participants.c
     joined_ns = sa.func.coalesce(table.room_join_ns, table.join_ns)
     left_ns = sa.func.coalesce(table.room_leave_ns, table.leave_ns)
@@ -125,7 +123,7 @@ async def presences_of_room(
         joined_ns,
         left_ns,
     )
-    query = sa.select(*columns).where(table.room_key == room_key, joined_ns <= until_ns)
+    query = sa.select(*columns).where(table.room_key == room_key)
     query = query.order_by(joined_ns, table.participant_key)
     return [PresenceRow(*row) for row in await connection.execute(query)]
 

@@ -1,14 +1,22 @@
 """Rooms as rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape_service.database.tables import rooms
 
-__all__ = ["NO_EPOCH_NS", "RoomRow", "close_room", "insert_room", "open_rooms", "set_epoch"]
+__all__ = [
+    "NO_EPOCH_NS",
+    "RoomRow",
+    "close_room",
+    "find_room",
+    "insert_room",
+    "open_rooms",
+    "set_epoch",
+]
 
 NO_EPOCH_NS = -1
 """The epoch of a room on a MEDIA clock to which nobody has come yet."""
@@ -24,6 +32,10 @@ class RoomRow:
     clock: int
     epoch_ns: int
     create_ns: int
+    close_ns: int | None = None
+
+
+_COLUMNS = tuple(rooms.c[field.name] for field in fields(RoomRow))
 
 
 async def insert_room(connection: AsyncConnection, row: RoomRow) -> None:
@@ -52,13 +64,13 @@ async def close_room(connection: AsyncConnection, room_key: str, close_ns: int) 
 
 async def open_rooms(connection: AsyncConnection) -> Sequence[RoomRow]:
     """All open rooms of all applications."""
-    columns = (
-        rooms.c.room_key,
-        rooms.c.app_id,
-        rooms.c.room_id,
-        rooms.c.clock,
-        rooms.c.epoch_ns,
-        rooms.c.create_ns,
-    )
-    result = await connection.execute(sa.select(*columns).where(rooms.c.close_ns.is_(None)))
+    result = await connection.execute(sa.select(*_COLUMNS).where(rooms.c.close_ns.is_(None)))
     return [RoomRow(*row) for row in result]
+
+
+async def find_room(connection: AsyncConnection, room_key: str) -> RoomRow:
+    """The room with this key, open or closed. Raises LookupError."""
+    row = (await connection.execute(sa.select(*_COLUMNS).where(rooms.c.room_key == room_key))).first()
+    if row is None:
+        raise LookupError(f"there is no room {room_key!r}")
+    return RoomRow(*row)

@@ -10,6 +10,7 @@ GME's custom recording): `app_room_user/${start}_${segment}_audio.mp3` for a use
    of the whole; `~~` is in no escaped id.
 3. Two tasks that start in the same second can give two files one key: the later takes the first free of
    `numbered`.
+4. A task's manifest is `app_room/${task}/manifest.json`: in the mix's folder, whether or not there is a mix.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ __all__ = [
     "MAX_KEY_BYTES",
     "MAX_PREFIX_BYTES",
     "escape_id",
+    "manifest_key",
     "mixed_key",
     "numbered",
     "single_key",
@@ -82,6 +84,12 @@ def mixed_key(
     folder = _folder(app_id, _escape(room_id, _UNSAFE_IN_ROOM))
     name = f"{task_id}_{_stamp(task_start_ns)}_{segment_id}_audio.{EXTENSIONS[container]}"
     return _join(prefix, folder, name)
+
+
+def manifest_key(prefix: str, app_id: str, room_id: str, task_id: str) -> str:
+    """The key of a task's manifest."""
+    folder = _folder(app_id, _escape(room_id, _UNSAFE_IN_ROOM))
+    return _join(prefix, folder, f"{escape_id(task_id)}/manifest.json")
 
 
 def numbered(key: str, n: int) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import error_pb2, event_pb2, task_pb2
+from roomtape_service.database import manifests
 from roomtape_service.database import tasks as task_rows
 from roomtape_service.database.database import Database
 from roomtape_service.database.orders import Order
+from roomtape_service.database.scopes import ScopeRow, add_scope
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal
 from roomtape_service.events.build import task_event
@@ -61,6 +63,9 @@ class Modifying:
                 check_subscription(wanted.subscription, task.profile)
                 subscription = wanted.subscription.SerializeToString()
                 await task_rows.modify_task(uow.connection, task.task_id, wanted.mode, subscription)
+                now_ns = room.now_ns(uow.now_ns)
+                await add_scope(uow, ScopeRow(task.task_id, now_ns, wanted.mode, subscription))
+                await manifests.changed(uow, request.app_id, task.task_id)
                 await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_MODIFIED, wanted))
                 applies = await self._tasks.adjust(uow, task, room, audio_tracks(room.participants), wanted)
                 row = await task_rows.find_task(uow.connection, request.app_id, request.task_id)

@@ -27,7 +27,7 @@ from roomtape_service.rooms.room import LiveRoom
 from roomtape_service.rooms.rooms import Rooms
 from roomtape_service.rules.profiles import profile_of
 from roomtape_service.rules.scope import desired_recordings
-from roomtape_service.tasks.completion import complete_if_done, end_recording
+from roomtape_service.tasks.completion import end_recording
 from roomtape_service.tasks.facts import Facts
 from roomtape_service.tasks.task import LiveTask, task_proto
 from roomtape_service.tasks.tasks import Tasks, recording_key
@@ -67,7 +67,6 @@ async def restore(database: Database, pool: WorkerPool, facts: Facts, rooms: Roo
 async def _finish(task: TaskRow, uow: UnitOfWork) -> None:
     for recording in await recording_rows.recordings_of_task(uow.connection, task.task_id):
         await end_recording(uow, recording.recording_id)
-    await complete_if_done(uow, task.app_id, task.task_id)
 
 
 async def _resume(database: Database, row: TaskRow, room: LiveRoom, tasks: Tasks) -> None:

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 from roomtape.v1 import application_pb2, error_pb2, event_pb2, segment_pb2, task_pb2
 from roomtape_service.database import applications as application_rows
+from roomtape_service.database import manifests
 from roomtape_service.database import tasks as task_rows
 from roomtape_service.database.database import Database
+from roomtape_service.database.labels import add_labels
 from roomtape_service.database.orders import Order
+from roomtape_service.database.scopes import ScopeRow, add_scope
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal, field_refusal
 from roomtape_service.events.build import task_event
@@ -101,7 +104,12 @@ class Starting:
                     self._require_free(room)
                 task = self._new_task(room, request, uow.now_ns, profile_of(application.profile))
                 self._require_containers(room, task)
-                await task_rows.insert_task(uow.connection, task.row())
+                row = task.row()
+                await task_rows.insert_task(uow.connection, row)
+                now_ns = room.now_ns(uow.now_ns)
+                await add_scope(uow, ScopeRow(row.task_id, now_ns, row.mode, row.subscription))
+                await manifests.changed(uow, row.app_id, row.task_id)
+                await add_labels(uow.connection, request.app_id, task.task_id, request.labels)
                 started = await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_STARTED, task.proto))
                 reply = task_pb2.StartRecordResponse(
                     task=started.task.task,

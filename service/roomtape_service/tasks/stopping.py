@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from roomtape.v1 import event_pb2, task_pb2
+from roomtape_service.database import manifests
 from roomtape_service.database import tasks as task_rows
 from roomtape_service.database.database import Database
 from roomtape_service.database.orders import Order
@@ -12,7 +13,6 @@ from roomtape_service.events.build import task_event
 from roomtape_service.rooms.membership import Apply
 from roomtape_service.rooms.room import LiveRoom
 from roomtape_service.rooms.rooms import Rooms
-from roomtape_service.tasks.completion import complete_if_done
 from roomtape_service.tasks.refusals import task_not_found
 from roomtape_service.tasks.task import LiveTask, task_proto
 from roomtape_service.tasks.tasks import Tasks
@@ -103,5 +103,5 @@ class Stopping:
         proto = task_proto(row)
         await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_STOPPED, proto))
         await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_STATE_CHANGED, proto, before))
-        await complete_if_done(uow, task.proto.app_id, task.task_id)
+        await manifests.changed(uow, task.proto.app_id, task.task_id)
         return proto
