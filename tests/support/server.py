@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,8 +20,12 @@ _STOP_SECONDS = 40.0
 class ServerProcess:
     """`roomtape serve` on free ports of this machine; `target` is where gRPC is."""
 
-    def __init__(self, data_dir: Path, **settings: object) -> None:
+    def __init__(
+        self, data_dir: Path, *, environment: Mapping[str, str] | None = None, **settings: object
+    ) -> None:
+        """`environment` is what is added to that of the tests, `settings` what differs from theirs."""
         self.data_dir = data_dir
+        self._environment = environment or {}
         self._settings = {
             "listen": "127.0.0.1:0",
             "http_listen": "127.0.0.1:0",
@@ -33,6 +37,7 @@ class ServerProcess:
             **settings,
         }
         self._process: asyncio.subprocess.Process | None = None
+        self._orphans: list[psutil.Process] = []
         self.target = ""
         self.http_target = ""
 
@@ -47,6 +52,7 @@ class ServerProcess:
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._settings.items()]
         command = [sys.executable, "-m", "roomtape_service.cli.main", "serve", "--json"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ROOMTAPE_")}
+        environment |= self._environment
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
@@ -81,14 +87,28 @@ class ServerProcess:
     async def kill(self) -> None:
         """Ends every process at once, as a machine would that goes down."""
         process = self._process
-        if process is None or process.returncode is not None:
-            return
-        for each in self._children():
+        for each in (*self._orphans, *self._children()):
             with suppress(psutil.NoSuchProcess):
                 each.kill()
+        self._orphans.clear()
+        if process is None or process.returncode is not None:
+            return
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+    async def kill_supervisor(self) -> None:
+        """Ends the supervisor alone; what it started sees that, and ends in its own way."""
+        assert self._process is not None
+        self._orphans += self._children()
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the supervisor is there."""
+        return self._process is not None and self._process.returncode is None
 
     def node(self) -> psutil.Process | None:
         """The node's process, if there is one."""
@@ -123,9 +143,11 @@ class ServerProcess:
 
 
 @asynccontextmanager
-async def running_server(data_dir: Path, **settings: object) -> AsyncIterator[ServerProcess]:
+async def running_server(
+    data_dir: Path, *, environment: Mapping[str, str] | None = None, **settings: object
+) -> AsyncIterator[ServerProcess]:
     """A server for the time of a `with`; what it logged is shown when something fails."""
-    server = ServerProcess(data_dir, **settings)
+    server = ServerProcess(data_dir, environment=environment, **settings)
     try:
         await server.start()
         yield server
