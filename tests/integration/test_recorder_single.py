@@ -133,6 +133,26 @@ async def test_a_frame_that_comes_too_late_is_rejected_and_not_lost(node: Record
     assert segment.statistics == FrameStatistics(recorded=99, rejected=1)
 
 
+@pytest.mark.parametrize("kind", protocol.RecordingKind)
+async def test_a_frame_of_a_segment_that_is_cut_already_counts_once(
+    node: RecorderNode, kind: protocol.RecordingKind
+) -> None:
+    publisher = Publisher(TRACK)
+    begin(node, publisher, order("r", kind=kind, segment_ns=SECOND))
+    frames = pcm_frames(publisher, noise(3.0))
+    early = [frame for frame in frames if frame.sequence not in (20, 120)]
+    send(node, publisher, early)
+    await node.until(lambda: len(node.completed("r")) >= 1, "the first segment is cut")
+    await node.until_safe(TRACK, 140)
+    send(node, publisher, [frames[19], frames[119]])
+    segments = await end(node, publisher)
+    assert [each.statistics for each in segments] == [
+        FrameStatistics(recorded=49, lost=1),
+        FrameStatistics(recorded=50),
+        FrameStatistics(recorded=49, rejected=1),
+    ]
+
+
 async def test_payloads_that_are_none_become_silence_and_are_told(node: RecorderNode) -> None:
     publisher = Publisher(TRACK, TrackCodec.OPUS)
     begin(node, publisher, order("r", Container.OGG, Container.WAV, Container.MP3))

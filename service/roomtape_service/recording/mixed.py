@@ -78,8 +78,8 @@ class MixedRecording(Recording):
         self.series.count(
             duplicated=delivery.duplicated,
             reordered=delivery.reordered,
-            rejected=delivery.late + each.rejected,
-            lost=-delivery.late,
+            rejected=each.rejected,
+            late=delivery.late,
         )
         each.rejected = 0
         missing = delivery.missing if each.late is None else (*delivery.missing, each.late)

@@ -92,6 +92,7 @@ class SegmentSeries:
         self._settled = 0
         self._marks: deque[Mark] = deque()
         self._statistics = FrameStatistics()
+        self._late = 0
 
     @property
     def is_open(self) -> bool:
@@ -215,9 +216,10 @@ class SegmentSeries:
             # Outside of a segment there is nothing to wait for.
             self.safe[mark.key] = mark.sequence
 
-    def count(self, *, duplicated: int = 0, reordered: int = 0, rejected: int = 0, lost: int = 0) -> None:
-        """Counts what became of frames that have no mark."""
-        if not (duplicated or reordered or rejected or lost):
+    def count(self, *, duplicated: int = 0, reordered: int = 0, rejected: int = 0, late: int = 0) -> None:
+        """Counts what became of frames that have no mark; `late` came after their place was given up as lost."""
+        self._late += late
+        if not (duplicated or reordered or rejected):
             return
         known = self._statistics
         self._statistics = dataclasses.replace(
@@ -225,7 +227,6 @@ class SegmentSeries:
             duplicated=known.duplicated + duplicated,
             reordered=known.reordered + reordered,
             rejected=known.rejected + rejected,
-            lost=known.lost + lost,
         )
 
     def settle(self) -> None:
@@ -332,10 +333,14 @@ class SegmentSeries:
             statistics = dataclasses.replace(
                 statistics, recorded=statistics.recorded + recorded, lost=statistics.lost + lost
             )
-        # What came late was lost before, in a frame that may wait for a later checkpoint, or be of the segment
-        # before.
-        told = dataclasses.replace(statistics, lost=max(0, statistics.lost))
-        segment.checkpoint(end - self._start, moved, told, is_last=is_last)
+        # What came late counts as lost already: here, in a frame that waits for a later checkpoint, or in a finished
+        # segment, where it stays.
+        if late := min(self._late, statistics.lost):
+            self._late -= late
+            statistics = dataclasses.replace(
+                statistics, lost=statistics.lost - late, rejected=statistics.rejected + late
+            )
+        segment.checkpoint(end - self._start, moved, statistics, is_last=is_last)
         self._marks = waiting
         self._statistics = statistics
         self._resume.update(moved)
@@ -381,3 +386,4 @@ class SegmentSeries:
         self._segment = None
         self.format = None
         self._statistics = FrameStatistics()
+        self._late = 0

@@ -37,8 +37,7 @@ class SingleRecording(Recording):
             series.count(
                 duplicated=delivery.duplicated,
                 reordered=delivery.reordered,
-                rejected=delivery.late,
-                lost=-delivery.late,
+                late=delivery.late,
             )
         key = lane.facts.key
         known = series.safe.get(key, 0)
