@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 
+from roomtape_service.settings_sources import CredentialSource, credential_sources
 from roomtape_service.settings_values import (
     Address,
     ApiKey,
@@ -159,6 +160,15 @@ class Settings:
             _below_data_dir("secret.key"),
             "File with the key that encrypts storage credentials; made when missing. Keep a copy elsewhere.",
             "secret.key in data_dir",
+        )
+    )
+    credential_sources: tuple[CredentialSource, ...] = field(
+        metadata=_about(
+            credential_sources,
+            (),
+            "Where applications may have storage credentials from that they only name: of type `file`, "
+            "`environment` or `web_identity`, each with the applications that may use it, `*` for all.",
+            "none",
         )
     )
     create_default_application: str = field(
@@ -322,6 +332,7 @@ _SAMPLES: Mapping[str, str] = {
     "database_url": '"sqlite:////var/lib/roomtape/roomtape.db"',
     "storage_root": '"/var/lib/roomtape/files"',
     "secret_key_file": '"/etc/roomtape/secret.key"',
+    "credential_sources": '{ vault = { type = "file", path = "/run/vault.json", applications = ["my-app"] } }',
     "create_default_application": '"demo"',
     "failpoints_file": '"/tmp/failpoints.json"',
 }
@@ -407,7 +418,7 @@ def _environment_values(environment: Mapping[str, str], problems: list[str]) -> 
 
 def _raw(value: object) -> object:
     if isinstance(value, tuple):
-        return [{"sha256": key.sha256, "applications": list(key.applications)} for key in value]
+        return [item.raw() for item in value]
     return value if isinstance(value, int | float) else str(value)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "ApiKey",
     "api_keys",
     "application",
+    "application_ids",
     "choice",
     "count",
     "database_url",
@@ -73,6 +74,10 @@ class ApiKey:
 
     sha256: str
     applications: tuple[str, ...]
+
+    def raw(self) -> dict[str, object]:
+        """What makes the same key again; fit for JSON."""
+        return {"sha256": self.sha256, "applications": list(self.applications)}
 
 
 def text(value: object) -> str:
@@ -178,11 +183,16 @@ def _key_of_table(item: object) -> ApiKey:
         raise ValueError(
             "a sha256 is not 64 lower-case hexadecimal digits; make it by `printf %s KEY | sha256sum`"
         )
-    if not isinstance(applications, list | tuple) or not applications:
+    return ApiKey(digest, application_ids(applications))
+
+
+def application_ids(value: object) -> tuple[str, ...]:
+    """Application ids, or `*` for all of them."""
+    if not isinstance(value, list | tuple) or not value:
         raise ValueError('`applications` is a list of application ids, or ["*"]')
-    for app_id in applications:
+    for app_id in value:
         if app_id != "*" and not (isinstance(app_id, str) and _APPLICATION.fullmatch(app_id)):
             raise ValueError(
                 f"{app_id!r} is no application id; write 1 to 64 letters, digits, `-` and `.`, or `*`"
             )
-    return ApiKey(digest, tuple(applications))
+    return tuple(value)

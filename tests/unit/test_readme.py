@@ -98,7 +98,7 @@ def test_modes_profiles_and_vendors_are_named() -> None:
         assert f"`{profile.name.removeprefix('PROFILE_')}`" in README
     (storing,) = re.findall(r"^\| storage \| (.*) \|$", README, re.MULTILINE)
     for vendor in storage_pb2.StorageVendor.DESCRIPTOR.values[1:]:
-        assert vendor.name.removeprefix("STORAGE_VENDOR_") in storing
+        assert vendor.name.removeprefix("STORAGE_VENDOR_") in storing.upper()
     ours, gme = PROFILES[application_pb2.PROFILE_ROOMTAPE], PROFILES[application_pb2.PROFILE_GME]
     assert f"{ours.list_limit:,} (`GME`: {gme.list_limit})" in README
 

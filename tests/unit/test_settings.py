@@ -20,6 +20,19 @@ from roomtape_service.settings import (
 
 ROOT = Path(__file__).parents[2]
 HASH = "a" * 64
+FILE = {"type": "file", "path": "/run/vault.json", "applications": ["my-app"]}
+VARIABLES = {
+    "type": "environment",
+    "access_key_id": "STORE_KEY",
+    "secret_access_key": "STORE_SECRET",
+    "applications": ["*"],
+}
+ROLE = {
+    "type": "web_identity",
+    "role_arn": "arn:aws:iam::123456789012:role/recorder",
+    "token_file": "/run/token",
+    "applications": ["a", "b"],
+}
 
 
 def test_defaults_are_usable_and_stay_on_this_machine() -> None:
@@ -117,6 +130,21 @@ def test_a_file_that_is_none(tmp_path: Path, content: str | bytes | None, part: 
         ("api_keys", [{"sha256": HASH, "applications": ["a"], "more": 1}]),
         ("api_keys", f"{HASH}=a {HASH}=b"),
         ("api_keys", HASH),
+        ("credential_sources", 5),
+        ("credential_sources", "{"),
+        ("credential_sources", {"a b": FILE}),
+        ("credential_sources", {"a": 5}),
+        ("credential_sources", {"a": {**FILE, "type": "vault"}}),
+        ("credential_sources", {"a": {**FILE, "applications": []}}),
+        ("credential_sources", {"a": {**FILE, "more": 1}}),
+        ("credential_sources", {"a": {"type": "file", "applications": ["x"]}}),
+        ("credential_sources", [{**FILE, "name": "a"}, {**FILE, "name": "a"}]),
+        ("credential_sources", {"a": {**VARIABLES, "secret_access_key": "not a name"}}),
+        ("credential_sources", {"a": {**VARIABLES, "access_key_id": "ROOMTAPE_KEY"}}),
+        ("credential_sources", {"a": {**ROLE, "role_arn": "recorder"}}),
+        ("credential_sources", {"a": {**ROLE, "duration_seconds": 60}}),
+        ("credential_sources", {"a": {**ROLE, "sts_endpoint": "sts"}}),
+        ("credential_sources", {"a": {**ROLE, "session_name": "a b"}}),
     ],
 )
 def test_values_out_of_range(name: str, value: object) -> None:
@@ -127,7 +155,11 @@ def test_values_out_of_range(name: str, value: object) -> None:
 
 
 def test_secrets_that_were_put_in_the_wrong_place_are_not_repeated() -> None:
-    for values in ({"api_keys": "my-secret-key=*"}, {"database_url": "mysql://user:my-secret-key@host"}):
+    for values in (
+        {"api_keys": "my-secret-key=*"},
+        {"database_url": "mysql://user:my-secret-key@host"},
+        {"credential_sources": {"a": {**VARIABLES, "secret_access_key": "my-secret-key"}}},
+    ):
         with pytest.raises(SettingsError) as caught:
             parse(values)
         assert "my-secret-key" not in str(caught.value)
@@ -177,10 +209,25 @@ def test_ports_that_the_system_chose_reach_what_is_derived_from_them() -> None:
 
 
 def test_settings_survive_being_handed_over(tmp_path: Path) -> None:
+    sources = {
+        "vault": FILE,
+        "shell": {**VARIABLES, "session_token": "STORE_TOKEN"},
+        "pod": {**ROLE, "sts_endpoint": "https://sts.example.com/", "duration_seconds": 900},
+    }
     settings = parse(
-        {"data_dir": str(tmp_path), "api_keys": f"{HASH}=a,b", "listen": "[::1]:0", "drain_seconds": 2}
+        {
+            "data_dir": str(tmp_path),
+            "api_keys": f"{HASH}=a,b",
+            "listen": "[::1]:0",
+            "drain_seconds": 2,
+            "credential_sources": sources,
+        }
     )
     assert parse(json.loads(json.dumps(dump(settings)))) == settings
+    assert [source.name for source in settings.credential_sources] == ["pod", "shell", "vault"]
+    assert (
+        parse({"credential_sources": json.dumps(sources)}).credential_sources == settings.credential_sources
+    )
     assert settings.listen == Address("::1", 0)
 
 
@@ -204,6 +251,7 @@ def test_the_sample_file_is_a_settings_file(tmp_path: Path) -> None:
     config.write_text(active)
     settings = load({}, {}, config)
     assert settings.api_keys[0].applications == ("my-app",)
+    assert settings.credential_sources[0].applications == ("my-app",)
     assert settings.create_default_application == "demo"
 
 
