@@ -25,6 +25,7 @@ from roomtape_service.library.abandoning import Abandoning
 from roomtape_service.library.deleting import Deleting
 from roomtape_service.library.refusals import file_not_found, file_not_stored
 from roomtape_service.rpc import validation
+from roomtape_service.rpc.manifests import ManifestCalls
 from roomtape_service.rpc.paging import read_page, write_token
 from roomtape_service.storage.disk import DiskStore
 from roomtape_service.storage.secrets import SecretKeyError
@@ -57,6 +58,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
         self._stores = stores
         self._playback = playback
         self._library = library
+        self._manifests = ManifestCalls(database, stores, playback, clock)
         self._clock = clock
 
     async def ListFiles(
@@ -145,7 +147,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
     async def GetManifest(
         self, request: file_pb2.GetManifestRequest, context: Context
     ) -> file_pb2.GetManifestResponse:
-        raise NotImplementedError
+        return await self._manifests.get(request)
 
     async def _file(self, app_id: str, file_id: str) -> SegmentRow:
         row = await self._database.read(lambda connection: find_segment(connection, app_id, file_id))

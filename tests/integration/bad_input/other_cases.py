@@ -14,6 +14,7 @@ _UPDATE = "ApplicationService.UpdateApplication"
 _CHECK = "ApplicationService.CheckStorage"
 _FILES = "FileService.ListFiles"
 _PLAY = "FileService.CreatePlaybackUrl"
+_MANIFEST = "FileService.GetManifest"
 _WATCH = "WatchService.WatchEvents"
 _UNKNOWN = 99
 _NOWHERE = storage_pb2.StorageSettings(disk=storage_pb2.DiskStore(folder="../etc"))
@@ -58,6 +59,13 @@ def _update(
         ),
         update_mask=field_mask_pb2.FieldMask(paths=paths),
     )
+
+
+def _manifest(
+    app_id: str = "app", *, task_id: str = "1", seconds: int | None = None
+) -> file_pb2.GetManifestRequest:
+    lifetime = None if seconds is None else duration_pb2.Duration(seconds=seconds)
+    return file_pb2.GetManifestRequest(app_id=app_id, task_id=task_id, lifetime=lifetime)
 
 
 def _watch(
@@ -255,6 +263,37 @@ _LIBRARY = (
         lambda world: file_pb2.CreatePlaybackUrlRequest(
             app_id="app", file_id=world.file_id, lifetime=duration_pb2.Duration()
         ),
+        "INVALID_VALUE",
+        "lifetime",
+    ),
+    case(_MANIFEST, "no application", lambda _: _manifest(""), "FIELD_REQUIRED", "app_id"),
+    case(_MANIFEST, "unknown application", lambda _: _manifest("nobody"), "APPLICATION_NOT_FOUND"),
+    case(_MANIFEST, "no task", lambda _: _manifest(task_id=""), "FIELD_REQUIRED", "task_id"),
+    case(_MANIFEST, "a task id that is none", lambda _: _manifest(task_id="../1"), "INVALID_ID", "task_id"),
+    case(
+        _MANIFEST,
+        "unknown task",
+        lambda _: _manifest(task_id="1"),
+        "TASK_NOT_FOUND",
+        metadata=lambda _: {"taskId": "1"},
+    ),
+    case(
+        _MANIFEST,
+        "task of another application",
+        lambda world: _manifest(task_id=world.foreign_task_id),
+        "TASK_NOT_FOUND",
+    ),
+    case(
+        _MANIFEST,
+        "for eight days",
+        lambda world: _manifest(task_id=world.ended_task_id, seconds=8 * 86_400),
+        "INVALID_VALUE",
+        "lifetime",
+    ),
+    case(
+        _MANIFEST,
+        "for no time",
+        lambda world: _manifest(task_id=world.ended_task_id, seconds=0),
         "INVALID_VALUE",
         "lifetime",
     ),
