@@ -2,26 +2,47 @@
 
 import asyncio
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 from roomtape.v1 import storage_pb2
-from roomtape_service.clock import NANOSECONDS
+from roomtape_service.clock import NANOSECONDS, Clock, SystemClock
 from roomtape_service.database.applications import ApplicationRecord
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.clients import Account, S3Clients
+from roomtape_service.storage.credentials import CredentialSources, FixedKeys, KeyRing, Keys
 from roomtape_service.storage.disk import DiskStore
+from roomtape_service.storage.kinds import StoreKinds
+from roomtape_service.storage.offer import Offer
 from roomtape_service.storage.s3 import S3Limits, S3Store
 from roomtape_service.storage.secrets import SecretBox
-from roomtape_service.storage.settings import complete_settings
+from roomtape_service.storage.settings import complete_settings, secondary_after_ns
 from roomtape_service.storage.store import Store
 from roomtape_service.storage.vendors import VENDORS
 
-__all__ = ["MEMORY_BYTES", "Stores"]
+__all__ = ["MEMORY_BYTES", "Destination", "Destinations", "Stores"]
 
-MEMORY_BYTES = 128 << 20
-"""Parts in memory, of all uploads together: 16 at once. With the clients' copies about three times that is used."""
+MEMORY_BYTES = 48 << 20
+"""Parts in memory, of all uploads together: 6 at once. With the clients' copies about three times that is used."""
 
 _DISK = "disk:"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A store, and the prefix of object keys there."""
+
+    store: Store
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Where an application's files go: to the second while the first took nothing for `second_after_ns`."""
+
+    first: Destination
+    second: Destination | None
+    second_after_ns: int
 
 
 class Stores:
@@ -33,6 +54,9 @@ class Stores:
         secret_box: SecretBox,
         *,
         clients: S3Clients | None = None,
+        sources: CredentialSources | None = None,
+        kinds: StoreKinds | None = None,
+        clock: Clock | None = None,
         memory_bytes: int = MEMORY_BYTES,
         limits: S3Limits | None = None,
         randomness: random.Random | None = None,
@@ -40,6 +64,9 @@ class Stores:
         self._root = root
         self._secret_box = secret_box
         self._clients = clients or S3Clients()
+        self._sources = sources or CredentialSources()
+        self._kinds = kinds or StoreKinds()
+        self._clock = clock or SystemClock()
         self._memory = MemoryBudget(memory_bytes)
         self._limits = limits or S3Limits()
         self._random = randomness or random.Random()
@@ -51,7 +78,16 @@ class Stores:
 
     def of_application(self, record: ApplicationRecord) -> Store:
         """The application's store. Raises SecretKeyError when its credentials can't be opened."""
-        return self.store(self._secret_box.open(record.app_id, _stored(record)))
+        return self.store(self._secret_box.open(record.app_id, _stored(record)), app_id=record.app_id)
+
+    def destinations(self, record: ApplicationRecord) -> Destinations:
+        """The application's stores. Raises SecretKeyError when credentials can't be opened."""
+        settings = self._secret_box.open(record.app_id, _stored(record))
+        first = Destination(self.store(settings), settings.prefix)
+        if not settings.HasField("secondary"):
+            return Destinations(first, None, 0)
+        second = Destination(self.store(_of_secondary(settings.secondary)), settings.secondary.prefix)
+        return Destinations(first, second, secondary_after_ns(settings.secondary))
 
     def of_file(self, record: ApplicationRecord, identity: str) -> Store | None:
         """The store in which a file of the application lies; None when its settings lead there no more.
@@ -60,31 +96,58 @@ class Stores:
         """
         if identity.startswith(_DISK):
             return self.disk(identity.removeprefix(_DISK))
-        store = self.of_application(record)
-        return store if store.identity == identity else None
+        places = self.destinations(record)
+        for place in (places.first, places.second):
+            if place is not None and place.store.identity == identity:
+                return place.store
+        return None
+
+    @property
+    def memory(self) -> MemoryBudget:
+        """What all uploads together may hold."""
+        return self._memory
 
     def disk(self, folder: str) -> DiskStore:
         """The folder below the root."""
         return DiskStore(self._root, folder)
 
-    def store(self, settings: storage_pb2.StorageSettings, *, limits: S3Limits | None = None) -> Store:
-        """The store of settings that are complete and valid, their secrets in clear."""
-        if settings.WhichOneof("store") != "object_store":
-            return self.disk(settings.disk.folder)
-        wanted = settings.object_store
+    def offer(self, app_id: str) -> Offer:
+        """What settings of the application may make use of."""
+        return Offer(self._sources.usable(app_id), self._kinds, self._clock.now_ns())
+
+    def store(
+        self,
+        settings: storage_pb2.StorageSettings | storage_pb2.SecondaryStore,
+        *,
+        app_id: str = "",
+        limits: S3Limits | None = None,
+    ) -> Store:
+        """The store of settings that are complete and valid, their secrets in clear; not the second store in them.
+
+        Raises StoreRefused for one of a kind that is not installed any more.
+        """
+        match settings.WhichOneof("store"):
+            case "object_store":
+                return self._bucket(settings.object_store, app_id, limits)
+            case "custom":
+                secrets = {name: secret.value for name, secret in settings.custom.secrets.items()}
+                return self._kinds.store(settings.custom.kind, settings.custom.options, secrets)
+            case _:
+                return self.disk(settings.disk.folder)
+
+    def _bucket(self, wanted: storage_pb2.ObjectStore, app_id: str, limits: S3Limits | None) -> S3Store:
         vendor = VENDORS[wanted.vendor]
         account = Account(
             vendor=wanted.vendor,
             endpoint=(wanted.endpoint or vendor.endpoint.format(region=wanted.region)).rstrip("/"),
             region=wanted.region,
             path_style=wanted.path_style if wanted.HasField("path_style") else vendor.path_style,
-            access_key_id=wanted.credentials.access_key_id,
-            secret_access_key=wanted.credentials.secret_access_key.value,
-            session_token=wanted.credentials.session_token.value,
+            source=wanted.credentials.source,
         )
         return S3Store(
             wanted.bucket,
             account,
+            self._keys(wanted.credentials, app_id),
             self._clients,
             self._memory,
             storage_class=wanted.storage_class,
@@ -92,6 +155,20 @@ class Stores:
             limits=limits or self._limits,
             randomness=self._random,
         )
+
+    def _keys(self, credentials: storage_pb2.StorageCredentials, app_id: str) -> KeyRing:
+        if credentials.source:
+            return self._sources.ring(credentials.source, app_id)
+        expire_time = credentials.expire_time
+        keys = Keys(
+            credentials.access_key_id,
+            credentials.secret_access_key.value,
+            credentials.session_token.value,
+            expire_time.seconds * NANOSECONDS + expire_time.nanos
+            if credentials.HasField("expire_time")
+            else None,
+        )
+        return FixedKeys(keys, self._clock)
 
     async def remove_stale_parts(self, now_ns: int) -> None:
         """Removes from all disk folders what ended processes left half written. Raises StoreError."""
@@ -102,6 +179,7 @@ class Stores:
     async def aclose(self) -> None:
         """Closes the connections; calls that are running fail."""
         await self._clients.aclose()
+        await self._kinds.aclose()
 
 
 def _folders(root: Path) -> list[str]:
@@ -115,3 +193,17 @@ def _stored(record: ApplicationRecord) -> storage_pb2.StorageSettings:
     settings = storage_pb2.StorageSettings()
     settings.ParseFromString(record.storage)
     return complete_settings(settings, record.app_id)
+
+
+def _of_secondary(secondary: storage_pb2.SecondaryStore) -> storage_pb2.StorageSettings:
+    settings = storage_pb2.StorageSettings(prefix=secondary.prefix)
+    match secondary.WhichOneof("store"):
+        case "disk":
+            settings.disk.CopyFrom(secondary.disk)
+        case "object_store":
+            settings.object_store.CopyFrom(secondary.object_store)
+        case "custom":
+            settings.custom.CopyFrom(secondary.custom)
+        case _:
+            pass
+    return settings
