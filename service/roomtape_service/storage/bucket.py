@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -11,7 +11,14 @@ import aiohttp
 from botocore import exceptions
 
 from roomtape_service.storage.clients import Account, S3Client, S3Clients
-from roomtape_service.storage.store import PartsMissing, StoreError, StoreRefused, StoreUnavailable
+from roomtape_service.storage.credentials import KeyRing
+from roomtape_service.storage.store import (
+    CredentialsRefused,
+    PartsMissing,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from roomtape_service.storage.troubles import Place, trouble
 from roomtape_service.storage.vendors import VENDORS
 
@@ -40,10 +47,18 @@ class Bucket:
     """A bucket by name, as an account reaches it."""
 
     def __init__(
-        self, name: str, account: Account, clients: S3Clients, limits: S3Limits, randomness: random.Random
+        self,
+        name: str,
+        account: Account,
+        keys: KeyRing,
+        clients: S3Clients,
+        limits: S3Limits,
+        randomness: random.Random,
     ) -> None:
+        """`account` needs no keys: those of `keys` are used."""
         self.name = name
         self.account = account
+        self._keys = keys
         self.vendor = VENDORS[account.vendor]
         self._clients = clients
         self._limits = limits
@@ -65,13 +80,26 @@ class Bucket:
         seconds = limits.call_seconds + body_bytes / limits.least_bytes_per_second
         wait_seconds = limits.first_wait_seconds
         left = attempts or limits.attempts
+        are_renewed = False
         while True:
             left -= 1
+            keys = await self._keys.keys()
+            account = replace(
+                self.account,
+                access_key_id=keys.access_key_id,
+                secret_access_key=keys.secret_access_key,
+                session_token=keys.session_token,
+            )
             try:
-                async with self._clients.client(self.account) as client, asyncio.timeout(seconds):
+                async with self._clients.client(account) as client, asyncio.timeout(seconds):
                     return await make(client)
             except (exceptions.BotoCoreError, exceptions.ClientError, aiohttp.ClientError, OSError) as error:
                 problem = self._trouble(step, error)
+                if isinstance(problem, CredentialsRefused) and not are_renewed:
+                    are_renewed = await self._keys.renewed(keys)
+                    if are_renewed:
+                        left += 1
+                        continue
                 is_passing = isinstance(problem, StoreUnavailable) and not isinstance(problem, PartsMissing)
                 if not left or not is_passing:
                     raise problem from error

@@ -6,10 +6,11 @@ import socket
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
 
+import botocore
 import botocore.handlers
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
@@ -20,7 +21,7 @@ from roomtape.v1 import storage_pb2
 from roomtape_service.storage.store import StoreRefused
 from roomtape_service.storage.vendors import VENDORS
 
-__all__ = ["Account", "S3Client", "S3Clients"]
+__all__ = ["Account", "S3Client", "S3Clients", "StsClient"]
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
@@ -52,23 +53,39 @@ class S3Client(Protocol):
     ) -> Awaitable[str]: ...
 
 
+class StsClient(Protocol):
+    """What we use of botocore's client for STS."""
+
+    def assume_role_with_web_identity(self, **parameters: object) -> Awaitable[Mapping[str, object]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Everything that a client is made of. `endpoint` is a URL without the bucket; empty means botocore's own."""
+    """Everything that a client is made of. `endpoint` is a URL without the bucket; empty means botocore's own.
+
+    `source` names where keys come from that are replaced from time to time: the client of those before is closed.
+    """
 
     vendor: storage_pb2.StorageVendor.ValueType
     endpoint: str
     region: str
     path_style: bool
-    access_key_id: str
-    secret_access_key: str = field(repr=False)
-    session_token: str = field(repr=False)
+    access_key_id: str = ""
+    secret_access_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
+    source: str = ""
+
+    def is_successor(self, other: "Account") -> bool:
+        """Whether this is the same account with newer keys of one source."""
+        keys = {"access_key_id": "", "secret_access_key": "", "session_token": ""}
+        return bool(self.source) and self != other and replace(self, **keys) == replace(other, **keys)
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
     made: asyncio.Task[tuple[S3Client, "_Closing"]]
     users: int = 0
+    is_old: bool = False
 
 
 class _Closing(Protocol):
@@ -102,6 +119,8 @@ class S3Clients:
         entry = self._entries.get(account)
         if entry is None:
             task = asyncio.create_task(self._make(account), name="s3-client")
+            for other, old in self._entries.items():
+                old.is_old = old.is_old or account.is_successor(other)
             entry = self._entries[account] = _Entry(task)
         self._entries.move_to_end(account)
         entry.users += 1
@@ -117,6 +136,32 @@ class S3Clients:
             entry.users -= 1
             await self._close_idle()
 
+    @asynccontextmanager
+    async def sts_client(self, endpoint: str, region: str) -> AsyncIterator[StsClient]:
+        """A client of STS that signs nothing, for the block. `endpoint` is a base URL; empty means AWS's own."""
+        session = await self._warm_session()
+        config = AioConfig(
+            signature_version=botocore.UNSIGNED,
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"max_attempts": 0},
+            ignore_configured_endpoint_urls=True,
+            connector_args=self._connector_args(),
+        )
+        async with session.create_client(
+            "sts",
+            region_name=region,
+            endpoint_url=endpoint or None,
+            config=config,
+            verify=str(self._ca_file) if self._ca_file else None,
+        ) as client:
+            yield cast(StsClient, client)
+
+    @property
+    def open_clients(self) -> int:
+        """How many clients are open."""
+        return len(self._entries)
+
     async def aclose(self) -> None:
         """Closes all clients; calls that are running fail."""
         entries = list(self._entries.values())
@@ -126,7 +171,8 @@ class S3Clients:
 
     async def _close_idle(self) -> None:
         idle = [account for account, entry in self._entries.items() if not entry.users]
-        for account in idle[: max(0, len(idle) - _IDLE_CLIENTS)]:
+        old = [account for account in idle if self._entries[account].is_old]
+        for account in {*old, *idle[: max(0, len(idle) - _IDLE_CLIENTS)]}:
             await _close(self._entries.pop(account))
 
     async def _make(self, account: Account) -> tuple[S3Client, _Closing]:

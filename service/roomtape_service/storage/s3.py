@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from roomtape_service.storage.bucket import Bucket, S3Limits
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.clients import Account, S3Client, S3Clients
+from roomtape_service.storage.credentials import KeyRing
 from roomtape_service.storage.part import PART_BYTES, Part, part_bytes_for, parts_of
 from roomtape_service.storage.store import (
     BegunParts,
@@ -77,6 +78,7 @@ class S3Store:
         self,
         bucket: str,
         account: Account,
+        keys: KeyRing,
         clients: S3Clients,
         memory: MemoryBudget,
         *,
@@ -89,7 +91,9 @@ class S3Store:
         self._bucket = bucket
         self._storage_class = storage_class
         self._tags = dict(sorted((tags or {}).items()))
-        self._calls = Bucket(bucket, account, clients, limits or S3Limits(), randomness or random.Random())
+        self._calls = Bucket(
+            bucket, account, keys, clients, limits or S3Limits(), randomness or random.Random()
+        )
 
     @property
     def identity(self) -> str:
