@@ -57,6 +57,14 @@ class Database:
         assert self._epoch is not None, "the database is not open"
         return self._epoch
 
+    @property
+    def version(self) -> int | None:
+        """Another number after each commit, before its `write` returns; None where others may write too.
+
+        Of two reads that began at the same version the second finds nothing new.
+        """
+        return self._backend.version
+
     async def open(self) -> None:
         """Connects, and brings the tables to their newest shape. Raises DatabaseInUse, or the driver's error."""
         try:

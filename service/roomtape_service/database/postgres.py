@@ -39,6 +39,11 @@ class PostgresBackend:
         self._engine: AsyncEngine | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def version(self) -> None:
+        """See Database."""
+        return None
+
     async def open(self) -> None:
         """Connections are made when they are needed."""
         self._engine = create_async_engine(

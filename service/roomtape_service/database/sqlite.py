@@ -69,6 +69,8 @@ class SqliteBackend:
         self._readers: list[tuple[AsyncConnection, InlineConnection]] = []
         self._task: asyncio.Task[None] | None = None
         self._unit_task: asyncio.Task[None] | None = None
+        self.version = 0
+        """See Database."""
 
     async def open(self) -> None:
         """Takes the file for this process. Raises DatabaseInUse."""
@@ -193,7 +195,10 @@ class SqliteBackend:
             for unit, _ in done:
                 failpoints.hit_commit(unit.name)
             await driver.commit()
+            self.version += 1
         except Exception as error:
+            # A commit that failed may be there all the same.
+            self.version += 1
             _log.exception("database_batch_failed", units=len(taken))
             await self._disconnect()
             for _, unit_of_work in done:

@@ -57,6 +57,10 @@ class TaskRow:
 
 
 _COLUMNS = tuple(tasks.c[field.name] for field in fields(TaskRow))
+# Made once: it takes longer than running it.
+_FIND = sa.select(*_COLUMNS).where(
+    tasks.c.task_id == sa.bindparam("of_task_id"), tasks.c.app_id == sa.bindparam("of_app_id")
+)
 
 
 async def insert_task(connection: AsyncConnection, row: TaskRow) -> None:
@@ -67,8 +71,7 @@ async def insert_task(connection: AsyncConnection, row: TaskRow) -> None:
 
 async def find_task(connection: AsyncConnection, app_id: str, task_id: str) -> TaskRow | None:
     """The application's task with this id."""
-    query = sa.select(*_COLUMNS).where(tasks.c.task_id == task_id, tasks.c.app_id == app_id)
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_FIND, {"of_task_id": task_id, "of_app_id": app_id})).first()
     return TaskRow(*row) if row else None
 
 

@@ -19,6 +19,7 @@ from roomtape_service.rooms.rooms import Rooms
 from roomtape_service.rpc import validation
 from roomtape_service.rpc.interceptors import Context
 from roomtape_service.rpc.paging import read_page, write_token
+from roomtape_service.rpc.remembered import RememberedAnswers
 from roomtape_service.rules.requests import MODIFIABLE_PATHS
 from roomtape_service.tasks.orders import TaskOrders
 from roomtape_service.tasks.refusals import task_not_found
@@ -39,6 +40,8 @@ class RecordingServicer(task_pb2_grpc.RecordingServiceServicer):
         self._tasks = tasks
         self._orders = orders
         self._log = log
+        self._described_rooms = RememberedAnswers[task_pb2.DescribeTaskInfoResponse](database)
+        self._described_tasks = RememberedAnswers[task_pb2.DescribeRecordInfoResponse](database)
 
     async def StartRecord(
         self, request: task_pb2.StartRecordRequest, context: Context
@@ -88,13 +91,17 @@ class RecordingServicer(task_pb2_grpc.RecordingServiceServicer):
     ) -> task_pb2.DescribeTaskInfoResponse:
         validation.refuse(validation.app_id(request.app_id), validation.room_id(request.room_id))
         room = await self._rooms.require(request.app_id, request.room_id)
-        running = [task.task_id for task in self._tasks.of_room(room.room_key)]
+        running = tuple(task.task_id for task in self._tasks.of_room(room.room_key))
 
-        async def read(connection: AsyncConnection) -> list[task_pb2.Task]:
+        async def read(connection: AsyncConnection) -> task_pb2.DescribeTaskInfoResponse:
             rows = [await task_rows.find_task(connection, request.app_id, task_id) for task_id in running]
-            return [task_proto(row) for row in rows if row is not None]
+            return task_pb2.DescribeTaskInfoResponse(
+                tasks=[task_proto(row) for row in rows if row is not None]
+            )
 
-        return task_pb2.DescribeTaskInfoResponse(tasks=await self._database.read(read) if running else ())
+        if not running:
+            return task_pb2.DescribeTaskInfoResponse()
+        return await self._described_rooms.get((request.app_id, running), read)
 
     async def DescribeRecordInfo(
         self, request: task_pb2.DescribeRecordInfoRequest, context: Context
@@ -118,7 +125,7 @@ class RecordingServicer(task_pb2_grpc.RecordingServiceServicer):
                 segments=[segment_message(segment) for segment in ordered],
             )
 
-        return await self._database.read(read)
+        return await self._described_tasks.get((request.app_id, request.task_id), read)
 
     async def ListTasks(
         self, request: task_pb2.ListTasksRequest, context: Context
