@@ -42,6 +42,7 @@ class ApplicationServicer(application_pb2_grpc.ApplicationServiceServicer):
         """`on_changed` is called when an application was changed: files may wait for the store to be mended."""
         self._database = database
         self._on_changed = on_changed
+        self._stores = stores
         self._check = StorageCheck(stores, ids)
         self._secret_box = secret_box
 
@@ -54,7 +55,7 @@ class ApplicationServicer(application_pb2_grpc.ApplicationServiceServicer):
         wanted = request.application
         validation.refuse(*_check_fields(wanted), validation.request_id(request.request_id))
         storage = complete_settings(wanted.storage, wanted.app_id)
-        require_valid(storage, "application.storage")
+        require_valid(storage, "application.storage", self._stores.offer(wanted.app_id))
         record = ApplicationRecord(
             app_id=wanted.app_id,
             display_name=wanted.display_name,
@@ -163,7 +164,7 @@ class ApplicationServicer(application_pb2_grpc.ApplicationServiceServicer):
                     name="put", error_code="SecretKey", message=str(error)
                 )
                 return application_pb2.CheckStorageResponse(steps=[failed])
-        return await self._check.check(settings)
+        return await self._check.check(settings, record.app_id)
 
     def _changed(
         self, stored: ApplicationRecord, wanted: application_pb2.Application, paths: frozenset[str]
@@ -190,7 +191,7 @@ class ApplicationServicer(application_pb2_grpc.ApplicationServiceServicer):
             # The way out of a lost key is to send the credentials again.
             stored = storage_pb2.StorageSettings()
         settings = keep_secrets(complete_settings(wanted, record.app_id), stored)
-        require_valid(settings, field)
+        require_valid(settings, field, self._stores.offer(record.app_id))
         return settings
 
     def _sealed(self, app_id: str, settings: storage_pb2.StorageSettings) -> bytes:

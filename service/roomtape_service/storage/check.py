@@ -32,12 +32,14 @@ class StorageCheck:
         self._stores = stores
         self._ids = ids
 
-    async def check(self, settings: storage_pb2.StorageSettings) -> application_pb2.CheckStorageResponse:
+    async def check(
+        self, settings: storage_pb2.StorageSettings, app_id: str = ""
+    ) -> application_pb2.CheckStorageResponse:
         """Tries settings that are valid and complete, their secrets in clear.
 
         HeadBucket is never used: it answers well where nothing else works.
         """
-        store = self._stores.store(settings, limits=_LIMITS)
+        store = self._stores.store(settings, app_id=app_id, limits=_LIMITS)
         prefix = settings.prefix.rstrip("/")
         name = f"roomtape-storage-check-{self._ids.token()}"
         base = f"{prefix}/{name}" if prefix else name

@@ -77,8 +77,10 @@ class Account:
 
     def is_successor(self, other: "Account") -> bool:
         """Whether this is the same account with newer keys of one source."""
-        keys = {"access_key_id": "", "secret_access_key": "", "session_token": ""}
-        return bool(self.source) and self != other and replace(self, **keys) == replace(other, **keys)
+        return bool(self.source) and self != other and self._place() == other._place()
+
+    def _place(self) -> "Account":
+        return replace(self, access_key_id="", secret_access_key="", session_token="")
 
 
 @dataclass(slots=True, eq=False)

@@ -4,13 +4,14 @@ A distribution adds a kind by an entry point of the group `roomtape.stores`: its
 and it leads to something that is called once, without arguments, and gives a `StoreKind`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
 import structlog
 
 from roomtape_service.storage.store import Store, StoreRefused
+from roomtape_service.storage.vendors import VENDORS
 
 __all__ = ["GROUP", "StoreKind", "StoreKinds", "installed_kinds"]
 
@@ -78,13 +79,10 @@ class StoreKinds:
             await kind.aclose()
 
 
-def installed_kinds(reserved: Iterable[str]) -> StoreKinds:
-    """The kinds of all installed distributions. What can't be loaded is logged and left out.
-
-    `reserved` are names that no kind may have.
-    """
+def installed_kinds() -> StoreKinds:
+    """The kinds of all installed distributions. What can't be loaded, or has a name of ours, is logged and left out."""
     kinds: dict[str, StoreKind] = {}
-    taken = set(reserved)
+    taken = {"disk", *(vendor.name for vendor in VENDORS.values())}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
         if entry.name in taken:
             _log.error("store_kind_refused", kind=entry.name, value=entry.value, reason="the name is taken")
