@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Mapping
 from functools import partial
 from importlib import metadata
 
@@ -41,6 +42,10 @@ from roomtape_service.rpc.server import RpcServer
 from roomtape_service.rpc.watch import WatchService, WatchSettings
 from roomtape_service.settings import Address, Settings
 from roomtape_service.spool.cleaning import remove_stored
+from roomtape_service.storage.clients import S3Clients
+from roomtape_service.storage.credential_readers import make_sources
+from roomtape_service.storage.expiring import ExpiringCredentials
+from roomtape_service.storage.kinds import installed_kinds
 from roomtape_service.storage.secrets import SecretBox, load_or_create_key
 from roomtape_service.storage.stores import Stores
 from roomtape_service.storage.upload import Uploads
@@ -62,7 +67,17 @@ log = structlog.get_logger(__name__)
 class Node:
     """One node. `start` returns when it serves; `aclose` is idempotent and waits until everything is stored."""
 
-    def __init__(self, settings: Settings, clock: Clock, ids: Ids, randomness: random.Random) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        ids: Ids,
+        randomness: random.Random,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`environment` is where credential sources find their variables."""
+        self._environment = environment or {}
         self._settings = settings
         self._clock = clock
         self._ids = ids
@@ -107,6 +122,7 @@ class Node:
             asyncio.create_task(self._retention.run(), name="retention"),
             asyncio.create_task(self._removals.run(), name="removals"),
             asyncio.create_task(self._expiry.run(), name="expiry"),
+            asyncio.create_task(self._expiring_credentials.run(), name="expiring-credentials"),
         ]
         await self._server.start()
 
@@ -134,6 +150,7 @@ class Node:
         await self._expiry.aclose()
         await self._removals.aclose()
         await self._playback.aclose()
+        await self._expiring_credentials.aclose()
         await self._stores.aclose()
         await self._log.aclose()
         # 5. Last, since all of the above write to it.
@@ -147,7 +164,18 @@ class Node:
         self._operations = Operations()
         self._database = Database(settings.database_url, clock)
         self._log = EventLog(self._database)
-        self._stores = Stores(settings.storage_root, secret_box, randomness=self._random)
+        clients = S3Clients()
+        sources = make_sources(settings.credential_sources, clients, clock, self._environment)
+        self._stores = Stores(
+            settings.storage_root,
+            secret_box,
+            clients=clients,
+            sources=sources,
+            kinds=installed_kinds(),
+            clock=clock,
+            randomness=self._random,
+        )
+        self._expiring_credentials = ExpiringCredentials(self._database, sources, clock)
         self._uploads = Uploads(
             self._database, self._stores, clock, manifests.changed, remove_stored, randomness=self._random
         )

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import json
+import os
 import random
 import signal
 import sys
@@ -55,7 +56,7 @@ async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    node = Node(settings, SystemClock(), RandomIds(), random.Random())
+    node = Node(settings, SystemClock(), RandomIds(), random.Random(), environment=os.environ)
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
