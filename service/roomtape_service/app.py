@@ -186,12 +186,15 @@ class Node:
             service_version=metadata.version("roomtape-service"),
             randomness=self._random,
         )
-        self._facts = Facts(self._database, SegmentFacts(self._stores, ids), self._uploads.wake)
+        self._facts = Facts(
+            self._database, SegmentFacts(self._stores, ids), self._uploads.wake, settings.spool_dir
+        )
         self._pool = WorkerPool(
             settings.run_dir / SOCKET_NAME,
             settings.spool_dir,
             self._facts.report,
             self._facts.recovered,
+            self._facts.known,
             waits_for_disk=settings.durability == "power",
         )
         self._rooms = Rooms(self._database, self._pool, self._operations, clock, ids)
@@ -250,11 +253,8 @@ class Node:
     def _application_changed(self) -> None:
         # Files may wait for its store to be mended.
         self._uploads.wake()
-        self._removals.retry_now()
-
-    def _settings_changed(self) -> None:
-        self._uploads.wake()
         self._manifests.wake()
+        self._removals.retry_now()
 
     async def _drain_publishers(self) -> None:
         # Workers close their segments first, so that the goodbye acknowledges all that was sent and the watchers, who

@@ -80,6 +80,7 @@ COMMITS: Final[Mapping[str, str]] = {
     "tasks.facts.Facts.completed": "a segment becomes SPOOLED",
     "tasks.facts.Facts.gap": "a gap is told",
     "tasks.facts.Facts.recovered": "a recovered segment becomes SPOOLED, and its interruption is told",
+    "tasks.facts.Facts.searched": "files of a recording that are not on the spool become LOST",
     "tasks.facts.Facts.started": "a segment starts",
     "tasks.facts.Facts.stopped": "a recording ends",
     "tasks.facts.Facts.warning": "a warning is told",

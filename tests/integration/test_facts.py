@@ -29,11 +29,11 @@ class Refusing(Database):
 
     refusals = 0
 
-    async def write(self, work: Callable[[UnitOfWork], Awaitable[T]]) -> T:
+    async def write(self, work: Callable[[UnitOfWork], Awaitable[T]], *, name: str = "") -> T:
         if self.refusals:
             self.refusals -= 1
             raise sqlite3.OperationalError("database or disk is full")
-        return await super().write(work)
+        return await super().write(work, name=name)
 
 
 class Disk:
@@ -73,7 +73,9 @@ def completed() -> protocol.SegmentCompleted:
 
 
 async def test_facts_wait_until_the_database_takes_them(database: Refusing) -> None:
-    facts = Facts(database, SegmentFacts(Disk(), CountedIds()), lambda: None, waiting_seconds=0.01)
+    facts = Facts(
+        database, SegmentFacts(Disk(), CountedIds()), lambda: None, Path("spool"), waiting_seconds=0.01
+    )
     database.refusals = 8
     facts.report(completed())
     facts.report(protocol.RecordingStopped(RECORDING))
@@ -87,7 +89,7 @@ async def test_facts_wait_until_the_database_takes_them(database: Refusing) -> N
 
 
 async def test_a_segment_whose_start_was_not_stored_is_not_lost(database: Refusing) -> None:
-    facts = Facts(database, SegmentFacts(Disk(), CountedIds()), lambda: None)
+    facts = Facts(database, SegmentFacts(Disk(), CountedIds()), lambda: None, Path("spool"))
     facts.report(completed())
     await facts.drain()
     rows = await database.read(lambda connection: segments_of_recording(connection, RECORDING))

@@ -188,5 +188,5 @@ async def lost_at_kill(folder: Path, codec: TrackCodec, container: Container) ->
         # The next batch would come now: a moment later the kill would find it.
         await asyncio.sleep(max(0.0, started + 2.1 - clock()))
         await recorder.kill()
-        [segment] = recover(recorder.spool)
+        [segment] = recover(recorder.spool).segments
         return 2100 - segment.completed().sample_count / 48

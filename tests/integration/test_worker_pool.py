@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from roomtape_service.recording.front.feed import FeedFacts, RoomFeed
 from roomtape_service.recording.front.pool import WorkerPool
 from roomtape_service.recording.front.recording import FeedRecording, RecordingFacts
 from roomtape_service.spool.generation import Generation
+from roomtape_service.spool.records import SpoolRecords
 from tests.support.waiting import eventually
 
 NOW = 1_700_000_000_000_000_000
@@ -61,7 +62,11 @@ class SpoolWorker:
 @pytest_asyncio.fixture
 async def pool(tmp_path: Path) -> AsyncIterator[WorkerPool]:
     (tmp_path / "spool").mkdir()
-    pool = WorkerPool(tmp_path / "node.sock", tmp_path / "spool", lambda op: None, lambda segments: None)
+
+    async def known(recording_ids: Collection[str]) -> SpoolRecords:
+        return SpoolRecords()
+
+    pool = WorkerPool(tmp_path / "node.sock", tmp_path / "spool", lambda op: None, lambda loss: None, known)
     await pool.start()
     yield pool
     await pool.aclose()

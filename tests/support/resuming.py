@@ -49,7 +49,7 @@ class ResumingNode:
 
     async def take_over(self) -> list[RecoveredSegment]:
         """The worker is dead: recovers, and goes on with the next."""
-        recovered = await asyncio.to_thread(recover, self._node.spool)
+        recovered = (await asyncio.to_thread(recover, self._node.spool)).segments
         for segment in recovered:
             self._keep(segment.completed())
         for recording_id, order in self._orders.items():

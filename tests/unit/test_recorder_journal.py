@@ -83,7 +83,7 @@ def test_a_dead_worker_s_segment_ends_at_its_last_checkpoint(
 ) -> None:
     journal, checkpoints = dead
     shutil.copytree(journal.parent, tmp_path / "spool" / "generation")
-    [segment] = recover(tmp_path / "spool")
+    [segment] = recover(tmp_path / "spool").segments
     last = checkpoints[-1]
     facts = segment.completed()
     assert (segment.recording_id, segment.task_id, segment.segment, segment.kind) == ("r", "t", 0, "SINGLE")
@@ -98,7 +98,7 @@ def test_a_dead_worker_s_segment_ends_at_its_last_checkpoint(
         assert (len(data), hashlib.sha256(data).hexdigest()) == (file.size, file.sha256)
         assert len(ffmpeg_decode(file.path)) == file.sample_count == last.samples
     # Again it is found as it is.
-    assert recover(tmp_path / "spool") == [segment]
+    assert recover(tmp_path / "spool").segments == [segment]
 
 
 def test_recovery_makes_what_the_regular_end_makes(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_recovery_makes_what_the_regular_end_makes(tmp_path: Path) -> None:
         {"s/mic": Resume(40, EPOCH_NS)},
         interrupted=False,
     )
-    [segment] = recover(tmp_path / "spool")
+    [segment] = recover(tmp_path / "spool").segments
     assert not segment.interrupted
     assert [file.sha256 for file in segment.completed().files] == [file.sha256 for file in regular.files]
 
@@ -135,8 +135,8 @@ def test_a_journal_that_breaks_off_anywhere_is_true_as_far_as_it_goes(
     shutil.copytree(journal.parent, spool / "generation")
     (spool / "generation" / journal.name).write_bytes(whole[:size])
     lines = whole[:size].count(b"\n")
-    segments = recover(spool)
-    assert recover(spool) == segments
+    segments = recover(spool).segments
+    assert recover(spool).segments == segments
     left = {path.name for path in (spool / "generation").iterdir()} - {LOCK_NAME}
     if lines < 2:
         # Without a checkpoint it never was a segment; media that no header speaks of is set aside.
@@ -153,57 +153,65 @@ def test_a_journal_that_breaks_off_anywhere_is_true_as_far_as_it_goes(
         assert Path(file.path).stat().st_size == file.size
 
 
-def test_a_damaged_line_ends_what_is_believed(dead: tuple[Path, list[Checkpoint]], tmp_path: Path) -> None:
-    journal, _ = dead
+def test_a_damaged_line_hides_no_other(dead: tuple[Path, list[Checkpoint]], tmp_path: Path) -> None:
+    journal, checkpoints = dead
     lines = journal.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2].replace(b"samples", b"sampels")
     path = tmp_path / "damaged.journal"
     path.write_bytes(b"".join(lines))
     content = read_journal(path)
     assert content is not None
-    assert len(content.checkpoints) == 1
-    assert content.whole_bytes == len(lines[0]) + len(lines[1])
+    assert content.checkpoints == [checkpoints[0], *checkpoints[2:]]
+    assert content.whole_bytes == sum(map(len, lines))
 
 
-def test_media_that_the_disk_lost_is_cut_to_an_older_checkpoint(
+def test_a_file_of_which_the_disk_lost_the_end_is_cut_to_an_older_checkpoint(
     dead: tuple[Path, list[Checkpoint]], tmp_path: Path
 ) -> None:
     journal, checkpoints = dead
     shutil.copytree(journal.parent, tmp_path / "spool" / "generation")
     wav = tmp_path / "spool" / "generation" / "r-000000.wav"
     os.truncate(wav, checkpoints[2].sizes[0] + 10)
-    [segment] = recover(tmp_path / "spool")
-    assert segment.completed().sample_count == checkpoints[2].samples
-    for file in segment.completed().files:
-        assert len(ffmpeg_decode(file.path)) == checkpoints[2].samples
+    [segment] = recover(tmp_path / "spool").segments
+    facts, whole = segment.completed(), checkpoints[-1].samples
+    assert facts.interrupted
+    assert facts.sample_count == whole
+    assert facts.resume["s/mic"] == checkpoints[-1].resume["s/mic"]
+    lengths = {file.container: len(ffmpeg_decode(file.path)) for file in facts.files}
+    cut = checkpoints[2].samples
+    assert lengths == {Container.WAV: cut, Container.MP3: whole, Container.OGG: whole}
+    assert [file.end_ns for file in facts.files] == [facts.start_ns + cut * SECOND // 48_000, None, None]
+    assert list(segment.faults) == [Container.WAV]
+    assert recover(tmp_path / "spool").segments == [segment]
 
 
 def test_what_is_no_segment_is_set_aside(dead: tuple[Path, list[Checkpoint]], tmp_path: Path) -> None:
     journal, _ = dead
     folder = tmp_path / "spool" / "generation"
     shutil.copytree(journal.parent, folder)
-    (folder / "r-000000.wav").write_bytes(b"RIFF")
+    for each in ("wav", "mp3", "ogg"):
+        (folder / f"r-000000.{each}").write_bytes(b"RIFF")
     (folder / "foreign.txt").write_text("hello")
-    assert recover(tmp_path / "spool") == []
+    assert recover(tmp_path / "spool").segments == []
     aside = {path.name.removeprefix("generation-") for path in (tmp_path / "spool" / ASIDE_NAME).iterdir()}
     assert aside == {"foreign.txt", *(f"r-000000.{each}" for each in ("journal", "wav", "mp3", "ogg"))}
-    assert recover(tmp_path / "spool") == []
+    assert recover(tmp_path / "spool").segments == []
 
 
 def test_a_living_worker_s_folder_is_left_alone(tmp_path: Path) -> None:
     generation = Generation(tmp_path, "alive")
     generation.open()
     (generation.folder / "anything").touch()
-    assert recover(tmp_path) == []
+    assert recover(tmp_path).segments == []
     assert (generation.folder / "anything").exists()
     generation.close()
     generation.close()
-    assert recover(tmp_path) == []
+    assert recover(tmp_path).segments == []
     assert not (generation.folder / "anything").exists()
 
 
 def test_no_spool_has_no_segments(tmp_path: Path) -> None:
-    assert recover(tmp_path / "none") == []
+    assert recover(tmp_path / "none").segments == []
 
 
 def test_the_quick_way_to_write_a_checkpoint_is_the_general_one() -> None:
@@ -215,16 +223,16 @@ def test_the_quick_way_to_write_a_checkpoint_is_the_general_one() -> None:
 def test_a_full_disk_leaves_no_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "full.journal"
     journal = JournalWriter(str(path))
-    journal.append(header())
+    journal.append(header(Container.WAV, Container.MP3))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
     try:
         for _ in range(2):
             with pytest.raises(OSError, match=r"No space left|too large"):
-                journal.append(Checkpoint(1, (2,), {}, FrameStatistics()))
+                journal.append(Checkpoint(1, (2, 2), {}, FrameStatistics()))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    journal.append(Checkpoint(3, (4,), {}, FrameStatistics()))
+    journal.append(Checkpoint(3, (4, 4), {}, FrameStatistics()))
     journal.close()
     content = read_journal(path)
     assert content is not None

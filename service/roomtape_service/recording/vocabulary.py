@@ -80,6 +80,8 @@ class CompletedFile:
     sha256: str
     encoder_delay: int
     sample_count: int
+    end_ns: int | None = None
+    """Where a file ends that was damaged, and is shorter than its segment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ It is the same at a segment's regular end and after a crash, and may be done aga
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from roomtape_service.recording.containers.mp3 import MP3_DELAY, finish_mp3, frame_format
@@ -12,21 +12,29 @@ from roomtape_service.recording.containers.ogg import finish_ogg
 from roomtape_service.recording.containers.wav import finish_wav
 from roomtape_service.recording.positions import ns_of
 from roomtape_service.recording.protocol import CompletedFile, Container, Resume, SegmentCompleted
-from roomtape_service.spool.journal import Checkpoint, JournalHeader, MediaFile
+from roomtape_service.spool.journal import Checkpoint, JournalHeader
 
 __all__ = ["finish_segment"]
 
 
 def finish_segment(
-    folder: Path, header: JournalHeader, last: Checkpoint, resume: Mapping[str, Resume], *, interrupted: bool
+    folder: Path,
+    header: JournalHeader,
+    last: Checkpoint,
+    resume: Mapping[str, Resume],
+    *,
+    interrupted: bool,
+    ends: Sequence[Checkpoint | None] = (),
 ) -> SegmentCompleted:
     """Finishes the files of a segment that ends at its checkpoint `last`; `resume` is of all its tracks.
 
+    `ends`, in the order of the header's files, says where damaged files end before it; None of one that is no more.
     Raises OSError, and ValueError if a file is not what the journal says.
     """
     files = tuple(
-        _finish_file(folder, header, file, size, last.samples)
-        for file, size in zip(header.files, last.sizes, strict=True)
+        _finish_file(folder, header, index, end, is_short=end.samples < last.samples)
+        for index, end in enumerate(ends or [last] * len(header.files))
+        if end is not None
     )
     return SegmentCompleted(
         recording_id=header.recording_id,
@@ -44,14 +52,16 @@ def finish_segment(
 
 
 def _finish_file(
-    folder: Path, header: JournalHeader, file: MediaFile, size: int, samples: int
+    folder: Path, header: JournalHeader, index: int, end: Checkpoint, *, is_short: bool
 ) -> CompletedFile:
+    file, size = header.files[index], end.sizes[index]
     path = str(folder / file.name)
-    played = _finish_container(path, header, file.container, size, samples)
+    played = _finish_container(path, header, file.container, size, end.samples)
     delay = MP3_DELAY if file.container is Container.MP3 else 0
+    end_ns = ns_of(header.start + end.samples, header.sample_rate, header.epoch_ns) if is_short else None
     with open(path, "rb") as media:
         sha256 = hashlib.file_digest(media, "sha256").hexdigest()
-    return CompletedFile(file.container, path, size, sha256, delay, played)
+    return CompletedFile(file.container, path, size, sha256, delay, played, end_ns)
 
 
 def _finish_container(path: str, header: JournalHeader, container: Container, size: int, samples: int) -> int:

@@ -2,8 +2,8 @@
 
 It begins with a header, goes on with checkpoints, and ends with a closing record once the files are
 finished. A line is a record: the CRC-32 of the rest in hexadecimal, a space, and a JSON object with the
-record's kind in `record`. A checkpoint is written after the media bytes that it speaks of, so whatever of
-the file survives is true: reading stops at the first line that is not whole.
+record's kind in `record`. A checkpoint is written after the media bytes that it speaks of, so whatever line
+of the file survives is true, whatever became of those around it.
 """
 
 import errno
@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from roomtape_service.recording.plain import PlainDataError, from_plain, to_plain
 from roomtape_service.recording.protocol import (
@@ -31,16 +31,27 @@ if TYPE_CHECKING:
 __all__ = [
     "EXTENSION",
     "Checkpoint",
+    "ForeignJournal",
     "JournalContent",
     "JournalHeader",
     "JournalWriter",
     "MediaFile",
     "encode_record",
+    "read_closing",
     "read_journal",
 ]
 
 EXTENSION = "journal"
 _MODE = 0o640
+_VERSION = 1
+_HEADER_BYTES_MAX = 1 << 20
+"""Of a header with hundreds of tracks."""
+_TAIL_BYTES = 64 * 1024
+"""Holds the closing record and the checkpoint before it, of all but the largest rooms."""
+
+
+class ForeignJournal(ValueError):
+    """A file that is no journal of this version, or one that names files outside of its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,28 +176,75 @@ class JournalContent:
 
     header: JournalHeader
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    """All of them, or the newest alone where the closing record is what matters."""
     closed: SegmentCompleted | None = None
     whole_bytes: int = 0
     """Where the last whole line ends."""
 
 
 def read_journal(path: Path) -> JournalContent | None:
-    """Reads what is whole of a journal; None if not even its header is. Raises OSError."""
+    """Reads what is whole of a journal; None if not even its header is.
+
+    Raises OSError, and ForeignJournal.
+    """
     content: JournalContent | None = None
-    for line in path.read_bytes().splitlines(keepends=True):
-        record = _parse(line)
-        if content is None:
-            if not isinstance(record, JournalHeader):
-                return None
-            content = JournalContent(record)
-        elif isinstance(record, Checkpoint):
-            content.checkpoints.append(record)
-        elif isinstance(record, SegmentCompleted):
-            content.closed = record
-        else:
-            break
-        content.whole_bytes += len(line)
+    at = 0
+    with open(path, "rb", opener=_no_link) as file:
+        for line in file:
+            at += len(line)
+            record = _parse(line)
+            if content is None:
+                if not isinstance(record, JournalHeader):
+                    return None
+                content = JournalContent(_checked(record))
+            elif isinstance(record, Checkpoint):
+                if len(record.sizes) != len(content.header.files):
+                    continue
+                content.checkpoints.append(record)
+            elif isinstance(record, SegmentCompleted):
+                content.closed = record
+            else:
+                continue
+            content.whole_bytes = at
     return content
+
+
+def read_closing(path: Path) -> JournalContent | None:
+    """Reads of a journal that ends with a closing record this, its header and its newest checkpoint.
+
+    None if it does not, or has to be read as a whole. Raises OSError, and ForeignJournal.
+    """
+    with open(path, "rb", opener=_no_link) as file:
+        header = _parse(file.readline(_HEADER_BYTES_MAX))
+        if not isinstance(header, JournalHeader):
+            return None
+        first, size = file.tell(), file.seek(0, os.SEEK_END)
+        start = max(first, size - _TAIL_BYTES)
+        file.seek(start)
+        lines = file.read().splitlines(keepends=True)
+    content = JournalContent(_checked(header), whole_bytes=size)
+    for line in reversed(lines):
+        record = _parse(line)
+        if isinstance(record, Checkpoint) and content.closed is not None:
+            content.checkpoints = [record]
+            return content
+        if not isinstance(record, SegmentCompleted):
+            return None
+        content.closed = content.closed or record
+    return None
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _checked(header: JournalHeader) -> JournalHeader:
+    if header.version != _VERSION:
+        raise ForeignJournal(f"a journal of version {header.version}")
+    for file in header.files:
+        if os.path.basename(file.name) != file.name or file.name in ("", ".", ".."):
+            raise ForeignJournal(f"a journal that names {file.name!r}")
+    return header
 
 
 def _parse(line: bytes) -> JournalHeader | Checkpoint | SegmentCompleted | None:
@@ -198,6 +256,20 @@ def _parse(line: bytes) -> JournalHeader | Checkpoint | SegmentCompleted | None:
             return None
         fields = json.loads(payload)
         kind = _RECORDS[fields.pop("record")]
-        return cast("JournalHeader | Checkpoint | SegmentCompleted", from_plain(kind, fields))
-    except (ValueError, KeyError, AttributeError, PlainDataError):
+        if kind is Checkpoint:
+            return _checkpoint(fields)
+        return cast("JournalHeader | SegmentCompleted", from_plain(kind, fields))
+    except (ValueError, KeyError, TypeError, AttributeError, PlainDataError):
         return None
+
+
+def _checkpoint(fields: "dict[str, Any]") -> Checkpoint:
+    """What the general way gives, of which a long segment has ten thousands."""
+    return Checkpoint(
+        samples=fields["samples"],
+        sizes=tuple(fields["sizes"]),
+        resume={key: Resume(each["sequence"], each["offset_ns"]) for key, each in fields["resume"].items()},
+        statistics=FrameStatistics(**fields["statistics"]),
+        is_last=fields["is_last"],
+        sums=tuple(fields.get("sums", ())),
+    )

@@ -1,220 +1,204 @@
 """What dead workers left on the spool becomes segments again.
 
-For every folder whose lock is free:
+For every folder whose lock is free, each journal is made a segment (`repair`), many at a time. Whatever no journal
+names, and what can't be used, goes to `aside/`, for people to look at; so do foreign files and folders beside those of
+the workers. Nothing of that keeps the rest from being recovered. A crash in between changes nothing: each step can be
+done again.
 
-1. A journal with a closing record is a segment as it is.
-2. One with checkpoints is cut to the newest of them that the files still hold, finished, and closed.
-3. One without a checkpoint never was a segment: it goes, and its files with it.
-4. Whatever is left (files that no journal names, journals that can't be read, files that are shorter than every
-   checkpoint says) goes to `aside/`, for people to look at.
-
-A crash in between changes nothing: each step can be done again.
+What is detected: files that are shorter, longer, gone, or of another kind; bytes that are not those that a checkpoint
+speaks of, in segments that were not closed yet or whose size is wrong; journals without a beginning or of another
+version; second copies. Bytes that changed in a closed file of the right size are found when it is uploaded, which
+reads it anyway.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from roomtape_service import failpoints
-from roomtape_service.recording.positions import ns_of
-from roomtape_service.recording.protocol import (
-    RecordingKind,
-    Resume,
-    SegmentCompleted,
-    SegmentStarted,
-    StartedFile,
-)
-from roomtape_service.spool.finishing import finish_segment
+from roomtape_service.spool.aside import ASIDE_NAME, Damage, is_aside, set_aside
 from roomtape_service.spool.generation import LOCK_NAME, try_lock
-from roomtape_service.spool.journal import (
-    EXTENSION,
-    Checkpoint,
-    JournalContent,
-    JournalHeader,
-    JournalWriter,
-    read_journal,
-)
+from roomtape_service.spool.journal import EXTENSION
+from roomtape_service.spool.records import SpoolRecords
+from roomtape_service.spool.repair import Found, RecoveredSegment, SpoolNotWritable, recover_segment
+from roomtape_service.spool.verifying import regular_size
 
-__all__ = ["ASIDE_NAME", "RecoveredSegment", "recover"]
+__all__ = ["ASIDE_NAME", "RecoveredSegment", "Recovery", "recordings_on_spool", "recover"]
 
-ASIDE_NAME: Final = "aside"
+_THREADS: Final = max(4, 2 * (os.cpu_count() or 1))
+"""Hashing and waiting for the disk go side by side."""
+_LOCK_PAUSE_SECONDS: Final = 0.05
+_MOUNTED: Final = frozenset({"lost+found"})
+"""Folders that a file system makes for itself at its root."""
+_UNFINISHED: Final = re.compile(r"\.\d{20}-\d+-\d+")
+"""A worker's folder before it has its lock."""
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveredSegment:
-    """A segment that was found complete, or was completed."""
+@dataclass(slots=True)
+class Recovery:
+    """What was found."""
 
-    header: JournalHeader
-    facts: SegmentCompleted
-    folder: Path
-
-    @property
-    def recording_id(self) -> str:
-        """The recording."""
-        return self.header.recording_id
-
-    @property
-    def task_id(self) -> str:
-        """The recording's task."""
-        return self.header.task_id
-
-    @property
-    def kind(self) -> RecordingKind:
-        """What the recording is of."""
-        return self.header.kind
-
-    @property
-    def segment(self) -> int:
-        """Its number in the recording."""
-        return self.header.segment
-
-    @property
-    def end_ns(self) -> int:
-        """Room time after its last sample."""
-        return self.facts.end_ns
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether its worker died before its end."""
-        return self.facts.interrupted
-
-    @property
-    def resume(self) -> Mapping[str, Resume]:
-        """Where the recording stood with its tracks at the end, by track key."""
-        return self.facts.resume
-
-    def started(self) -> SegmentStarted:
-        """What its worker told, or would have told, of its start."""
-        header = self.header
-        return SegmentStarted(
-            recording_id=header.recording_id,
-            segment=header.segment,
-            start_ns=ns_of(header.start, header.sample_rate, header.epoch_ns),
-            files=tuple(StartedFile(file.container, str(self.folder / file.name)) for file in header.files),
-            sample_rate=header.sample_rate,
-            channels=header.channels,
-        )
-
-    def completed(self) -> SegmentCompleted:
-        """What its worker told, or would have told, of its end."""
-        return self.facts
+    segments: list[RecoveredSegment] = field(default_factory=list)
+    """In the order of their numbers."""
+    damages: list[Damage] = field(default_factory=list)
+    living: list[Path] = field(default_factory=list)
+    """Folders of processes that live, and were not looked into."""
 
 
-def recover(spool_root: Path) -> list[RecoveredSegment]:
-    """Finishes what can be finished, and returns all segments of dead workers, in the order of their numbers.
+def recover(
+    spool_root: Path,
+    *,
+    only: Collection[Path] | None = None,
+    records: SpoolRecords | None = None,
+    wait_seconds: float = 0.0,
+) -> Recovery:
+    """Finishes what can be finished of dead workers, and tells of their segments and of what is damaged.
 
-    Blocking; one at a time for a spool. Raises OSError when the spool can't be read or written.
+    `only`: these folders, and not all. Waits up to `wait_seconds` for workers that are just ending. Blocking; one at a
+    time for a spool. Raises OSError when the spool can't be listed, and SpoolNotWritable when segments wait for room on
+    its disk, after all others were finished.
     """
-    segments: list[RecoveredSegment] = []
-    for folder in _generations(spool_root):
+    recovery = Recovery()
+    only = None if only is None else [folder for folder in only if folder.is_dir()]
+    records = records or SpoolRecords()
+    if not spool_root.is_dir():
+        return recovery
+    until = time.monotonic() + wait_seconds
+    refused: list[SpoolNotWritable] = []
+    with ExitStack() as locks:
+        folders = []
+        for folder in _generations(spool_root, recovery) if only is None else only:
+            lock = _lock(folder, until, recovery)
+            if lock is not None:
+                locks.callback(os.close, lock)
+                folders.append(folder)
+        journals = [(folder, path) for folder in folders for path in _journals(folder, recovery)]
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="recovery") as threads:
+            futures = [threads.submit(recover_segment, folder, path, records) for folder, path in journals]
+        stay: dict[Path, set[str]] = {folder: {LOCK_NAME} for folder in folders}
+        for (folder, path), future in zip(journals, futures, strict=True):
+            try:
+                found = future.result()
+            except SpoolNotWritable as error:
+                refused.append(error)
+                stay[folder] |= {each.name for each in folder.glob(f"{path.stem}.*")}
+                continue
+            stay[folder] |= found.names
+            _take(spool_root, found, records, recovery)
+        for folder in folders:
+            _sweep(spool_root, folder, stay[folder], records, recovery)
+    recovery.segments.sort(key=lambda each: (each.recording_id, each.segment))
+    if refused:
+        raise refused[0]
+    return recovery
+
+
+def recordings_on_spool(spool_root: Path, only: Collection[Path] | None = None) -> set[str]:
+    """The recordings that files on the spool, or in some of its folders, are of, by their names. Blocking."""
+    folders = list(spool_root.glob("*/")) if only is None else only
+    return {path.stem.rpartition("-")[0] for folder in folders for path in folder.glob("*-*.*")}
+
+
+def _generations(spool_root: Path, recovery: Recovery) -> Iterator[Path]:
+    """Folders of workers: those with a lock, or with journals, should the lock be gone. Other things go aside."""
+    for path in sorted(spool_root.iterdir()):
+        name = path.name
+        is_folder = path.is_dir() and not path.is_symlink()
+        if is_folder and _UNFINISHED.fullmatch(name):
+            _remove_unfinished(path)
+        if name.startswith(".") or (is_folder and (is_aside(name) or name in _MOUNTED)):
+            continue
+        if is_folder and _is_generation(path):
+            yield path
+        else:
+            recovery.damages.append(set_aside(spool_root, path, "nothing of the spool's"))
+
+
+def _is_generation(folder: Path) -> bool:
+    try:
+        return any(each.name == LOCK_NAME or each.name.endswith(f".{EXTENSION}") for each in folder.iterdir())
+    except OSError:
+        return True
+
+
+def _lock(folder: Path, until: float, recovery: Recovery) -> int | None:
+    while True:
+        try:
+            lock = try_lock(folder)
+        except OSError as error:
+            fault = f"its lock can't be taken: {error.strerror}"
+            log.error("spool_folder_not_read", path=str(folder), fault=fault)
+            recovery.damages.append(Damage(folder, fault))
+            return None
+        if lock is not None:
+            return lock
+        if time.monotonic() >= until:
+            recovery.living.append(folder)
+            return None
+        time.sleep(_LOCK_PAUSE_SECONDS)
+
+
+def _journals(folder: Path, recovery: Recovery) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(f".{EXTENSION}"))
+    except OSError as error:
+        fault = f"it can't be read: {error.strerror}"
+        log.error("spool_folder_not_read", path=str(folder), fault=fault)
+        recovery.damages.append(Damage(folder, fault))
+        return []
+
+
+def _take(spool_root: Path, found: Found, records: SpoolRecords, recovery: Recovery) -> None:
+    header = found.header
+    recording_id, number = (header.recording_id, header.segment) if header else ("", -1)
+    for path, fault in found.aside:
+        if os.path.lexists(path) and not _is_complete(path, records):
+            damage = set_aside(spool_root, path, fault, recording_id=recording_id, segment=number)
+            recovery.damages.append(damage)
+    for path, fault in found.gone:
+        log.error("spool_file_gone", path=str(path))
+        recovery.damages.append(Damage(path, fault, None, recording_id, number))
+    if found.segment is not None:
+        recovery.segments.append(found.segment)
+
+
+def _sweep(
+    spool_root: Path, folder: Path, stay: Collection[str], records: SpoolRecords, recovery: Recovery
+) -> None:
+    try:
+        left = [path for path in sorted(folder.iterdir()) if path.name not in stay]
+    except OSError:
+        return
+    for path in left:
+        if _is_complete(path, records):
+            continue
+        recovery.damages.append(set_aside(spool_root, path, "no journal names it"))
+
+
+def _is_complete(path: Path, records: SpoolRecords) -> bool:
+    """Whether the database knows all of a file that upload needs; if its bytes are others, that finds out."""
+    try:
+        return path.name in records.complete and regular_size(path) == records.complete[path.name]
+    except OSError:
+        return False
+
+
+def _remove_unfinished(folder: Path) -> None:
+    try:
         lock = try_lock(folder)
         if lock is None:
-            continue
-        try:
-            segments += _recover_folder(folder, spool_root / ASIDE_NAME)
-        finally:
-            os.close(lock)
-    return sorted(segments, key=lambda each: (each.recording_id, each.segment))
-
-
-def _generations(spool_root: Path) -> Iterator[Path]:
-    if not spool_root.is_dir():
-        return
-    for folder in sorted(spool_root.iterdir()):
-        if folder.is_dir() and folder.name != ASIDE_NAME and not folder.name.startswith("."):
-            yield folder
-
-
-def _recover_folder(folder: Path, aside: Path) -> list[RecoveredSegment]:
-    segments: list[RecoveredSegment] = []
-    known = {LOCK_NAME}
-    for path in sorted(folder.glob(f"*.{EXTENSION}")):
-        content = read_journal(path)
-        if content is None:
-            if _is_unborn(path):
-                failpoints.hit("recovery.forget_journal")
-                path.unlink()
-            continue
-        segment = _recover_segment(folder, path, content)
-        if segment is not None:
-            segments.append(segment)
-        if segment is not None or not content.checkpoints:
-            known |= {path.name, *(file.name for file in content.header.files)}
-    for path in sorted(folder.iterdir()):
-        if path.name not in known:
-            _set_aside(path, aside)
-    return segments
-
-
-def _is_unborn(journal: Path) -> bool:
-    """Whether the worker died while it wrote the header: media files are made after it."""
-    return not any(journal.parent.glob(f"{journal.stem}.[!j]*"))
-
-
-def _recover_segment(folder: Path, path: Path, content: JournalContent) -> RecoveredSegment | None:
-    header = content.header
-    if content.closed is not None:
-        return RecoveredSegment(header, content.closed, folder)
-    if not content.checkpoints:
-        for file in header.files:
-            failpoints.hit("recovery.forget")
-            (folder / file.name).unlink(missing_ok=True)
-        failpoints.hit("recovery.forget_journal")
-        path.unlink()
-        return None
-    try:
-        facts = _finish(folder, content)
-    except (ValueError, FileNotFoundError) as error:
-        log.error("segment_damaged", journal=str(path), error=str(error))
-        return None
-    if facts is None:
-        log.error(
-            "segment_damaged", journal=str(path), error="its files are shorter than its first checkpoint"
-        )
-        return None
-    journal = JournalWriter(str(path), content.whole_bytes)
-    failpoints.hit("recovery.close")
-    journal.append(facts)
-    journal.sync()
-    journal.close()
-    log.info(
-        "segment_recovered", recording=header.recording_id, segment=header.segment, samples=facts.sample_count
-    )
-    return RecoveredSegment(header, facts, folder)
-
-
-def _finish(folder: Path, content: JournalContent) -> SegmentCompleted | None:
-    """None if the files hold not even the first checkpoint: then they lost what the kernel had."""
-    header = content.header
-    sizes = [(folder / file.name).stat().st_size for file in header.files]
-    held = [
-        checkpoint
-        for checkpoint in content.checkpoints
-        if all(size >= needed for size, needed in zip(sizes, checkpoint.sizes, strict=True))
-    ]
-    if not held:
-        return None
-    last = held[-1]
-    interrupted = not last.is_last
-    return finish_segment(folder, header, last, _resume(header, held), interrupted=interrupted)
-
-
-def _resume(header: JournalHeader, checkpoints: list[Checkpoint]) -> dict[str, Resume]:
-    resume = dict(header.resume)
-    for checkpoint in checkpoints:
-        resume.update(checkpoint.resume)
-    return resume
-
-
-def _set_aside(path: Path, aside: Path) -> None:
-    aside.mkdir(exist_ok=True)
-    target = aside / f"{path.parent.name}-{path.name}"
-    log.error("spool_file_set_aside", path=str(path), target=str(target))
-    failpoints.hit("recovery.aside")
-    path.rename(target)
+            return
+        os.close(lock)
+        (folder / LOCK_NAME).unlink()
+        folder.rmdir()
+    except OSError as error:
+        log.warning("spool_folder_not_removed", path=str(folder), error=str(error))

@@ -3,22 +3,31 @@
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from roomtape.v1 import error_pb2, event_pb2, task_pb2
 from roomtape_service.database import recordings as recording_rows
+from roomtape_service.database import spooled
 from roomtape_service.database import tasks as task_rows
 from roomtape_service.database.database import Database
+from roomtape_service.database.gaps import GapRow
 from roomtape_service.database.unit_of_work import UnitOfWork
-from roomtape_service.events.build import gap_event, interrupted_event, warning_event
+from roomtape_service.events.build import warning_event
 from roomtape_service.recording import protocol
-from roomtape_service.spool.recovery import RecoveredSegment
+from roomtape_service.recording.front.losses import WorkerLoss
+from roomtape_service.spool.aside import set_aside
+from roomtape_service.spool.records import SpoolRecords
+from roomtape_service.spool.recovery import RecoveredSegment, Recovery
 from roomtape_service.tasks.completion import end_recording
+from roomtape_service.tasks.recovered import RecoveredFacts, spool_records
 from roomtape_service.tasks.segments import SegmentFacts
 from roomtape_service.tasks.task import task_proto
+from roomtape_service.tasks.telling import tell_gap, tell_interruption
 
 __all__ = ["Facts"]
 
@@ -42,7 +51,25 @@ _GAP_REASONS = {
 _UNAVAILABLE = (OperationalError, InterfaceError, sqlite3.OperationalError, OSError)
 """What a database raises that takes nothing from anybody."""
 
-Fact = protocol.WorkerOp | tuple[RecoveredSegment, event_pb2.InterruptionCause.ValueType]
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A segment that recovery found."""
+
+    segment: RecoveredSegment
+    cause: event_pb2.InterruptionCause.ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """All that recovery could find of a recording was told: what is missing is lost."""
+
+    recording_id: str
+    folder: Path | None
+    living: Collection[Path] = ()
+
+
+_Fact = protocol.WorkerOp | _Found | _Searched
 
 
 class Facts:
@@ -57,6 +84,7 @@ class Facts:
         database: Database,
         segments: SegmentFacts,
         on_spooled: Callable[[], None],
+        spool_root: Path,
         *,
         waiting_seconds: float = _WAITING_SECONDS,
     ) -> None:
@@ -65,7 +93,9 @@ class Facts:
         self._database = database
         self._segments = segments
         self._on_spooled = on_spooled
-        self._waiting: dict[str, deque[Fact]] = {}
+        self._spool_root = spool_root
+        self._found = RecoveredFacts(segments, spool_root)
+        self._waiting: dict[str, deque[_Fact]] = {}
         self._draining: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
@@ -77,23 +107,41 @@ class Facts:
         elif isinstance(op, protocol.Warning):
             log.warning("worker_warning", reason=op.reason, message=op.message)
 
-    def recovered(self, segments: Iterable[RecoveredSegment]) -> None:
-        """A worker was lost, and these segments are on its spool."""
-        for segment in segments:
-            self._put(segment.recording_id, (segment, event_pb2.INTERRUPTION_CAUSE_WORKER_LOST))
+    async def known(self, recording_ids: Collection[str]) -> SpoolRecords:
+        """What recovery must know of these recordings. Raises what the database raises."""
+        return spool_records(
+            await self._database.read(lambda connection: spooled.known_files(connection, recording_ids))
+        )
 
-    async def store_recovered(self, segments: Iterable[RecoveredSegment]) -> None:
-        """The node was lost, and these segments are on its spools; returns when all of them are stored."""
-        for segment in segments:
-            await self._store((segment, event_pb2.INTERRUPTION_CAUSE_NODE_LOST))
+    def recovered(self, loss: WorkerLoss) -> None:
+        """A worker was lost, and its spool was looked at."""
+        for segment in loss.recovery.segments:
+            self._put(segment.recording_id, _Found(segment, event_pb2.INTERRUPTION_CAUSE_WORKER_LOST))
+        for recording_id in loss.recordings:
+            self._put(recording_id, _Searched(recording_id, loss.folder))
+
+    async def store_recovered(self, recovery: Recovery) -> None:
+        """The node was lost, and its spools were looked at; returns when all of that is stored.
+
+        What can't be stored keeps nobody from starting: it is on the spool at the next start.
+        """
+        for segment in recovery.segments:
+            self._put(segment.recording_id, _Found(segment, event_pb2.INTERRUPTION_CAUSE_NODE_LOST))
+        await self._settle()
+        for recording_id in await self._database.read(spooled.unsettled_recordings):
+            self._put(recording_id, _Searched(recording_id, None, recovery.living))
+        await self._settle()
 
     async def drain(self) -> None:
         """Waits until all facts that were reported are stored, or can't be: what comes later is not waited for."""
         self._is_closing = True
+        await self._settle()
+
+    async def _settle(self) -> None:
         while self._draining:
             await asyncio.wait(self._draining)
 
-    def _put(self, recording_id: str, fact: Fact) -> None:
+    def _put(self, recording_id: str, fact: _Fact) -> None:
         queue = self._waiting.get(recording_id)
         if queue is not None:
             queue.append(fact)
@@ -110,7 +158,7 @@ class Facts:
             queue.popleft()
         del self._waiting[recording_id]
 
-    async def _store_surely(self, fact: Fact) -> None:
+    async def _store_surely(self, fact: _Fact) -> None:
         attempt = 0
         while attempt < _RETRIES:
             try:
@@ -124,7 +172,7 @@ class Facts:
                 attempt += 1
                 await asyncio.sleep(_RETRY_SECONDS * attempt)
 
-    async def _store(self, fact: Fact) -> None:
+    async def _store(self, fact: _Fact) -> None:
         match fact:
             case protocol.SegmentStarted():
                 await self._write("started", lambda uow: self._segments.started(uow, fact))
@@ -137,9 +185,12 @@ class Facts:
                 await self._write("gap", lambda uow: self._gap(uow, fact))
             case protocol.Warning() | protocol.RecordingFailed():
                 await self._write("warning", lambda uow: self._warning(uow, fact))
-            case (RecoveredSegment() as segment, cause):
-                await self._write("recovered", lambda uow: self._recovered(uow, segment, cause))
-                self._on_spooled()
+            case _Found():
+                await self._store_found(fact)
+            case _Searched(recording_id, folder, living):
+                await self._write(
+                    "searched", lambda uow: self._found.settle(uow, recording_id, folder, living)
+                )
             case _:
                 log.error("unexpected_fact", fact=type(fact).__name__)
 
@@ -154,20 +205,23 @@ class Facts:
             cause = event_pb2.INTERRUPTION_CAUSE_SPOOL_UNWRITABLE
             await self._interrupted(uow, fact.recording_id, fact.segment, cause)
 
-    async def _recovered(
-        self, uow: UnitOfWork, segment: RecoveredSegment, cause: event_pb2.InterruptionCause.ValueType
-    ) -> None:
-        if await recording_rows.find_recording(uow.connection, segment.recording_id) is None:
-            log.error("foreign_segment", recording_id=segment.recording_id, segment=segment.segment)
-            return
-        await self._segments.started(uow, segment.started())
-        is_new = await self._segments.completed(uow, segment.completed())
-        if is_new and segment.interrupted:
-            await self._interrupted(uow, segment.recording_id, segment.segment, cause)
-            if cause == event_pb2.INTERRUPTION_CAUSE_WORKER_LOST:
+    async def _store_found(self, fact: _Found) -> None:
+        segment, fault = fact.segment, ""
+
+        async def work(uow: UnitOfWork) -> None:
+            nonlocal fault
+            fault, is_news = await self._found.segment(uow, segment, fact.cause)
+            if is_news and fact.cause == event_pb2.INTERRUPTION_CAUSE_WORKER_LOST:
                 await self._warning(
                     uow, protocol.Warning(segment.recording_id, _WORKER_LOST, _WORKER_LOST_MESSAGE)
                 )
+
+        await self._write("recovered", work)
+        if fault:
+            for path in segment.paths:
+                await asyncio.to_thread(set_aside, self._spool_root, path, fault)
+        else:
+            self._on_spooled()
 
     async def _interrupted(
         self,
@@ -178,14 +232,14 @@ class Facts:
     ) -> None:
         task = await self._task(uow, recording_id)
         if task is not None:
-            await uow.append(interrupted_event(task, recording_id, segment, cause))
+            await tell_interruption(uow, task, recording_id, segment, cause)
 
     async def _gap(self, uow: UnitOfWork, fact: protocol.Gap) -> None:
         task = await self._task(uow, fact.recording_id)
         if task is not None:
             reason = _GAP_REASONS[fact.reason]
-            gap = gap_event(task, fact.recording_id, fact.user_id, fact.from_ns, fact.to_ns, reason)
-            await uow.append(gap)
+            gap = GapRow(task.task_id, fact.recording_id, fact.user_id, fact.from_ns, fact.to_ns, reason)
+            await tell_gap(uow, task, gap)
 
     async def _warning(self, uow: UnitOfWork, fact: protocol.Warning | protocol.RecordingFailed) -> None:
         task = await self._task(uow, fact.recording_id or "")

@@ -19,7 +19,7 @@ from roomtape_service.recording import protocol
 from roomtape_service.rules.naming import mixed_key, single_key
 from roomtape_service.tasks.files import CONTAINER_CODECS, CONTAINERS
 
-__all__ = ["SegmentFacts", "StorePlace"]
+__all__ = ["SegmentFacts", "StorePlace", "completed_segment"]
 
 _NUMBERS = {container: number for number, container in CONTAINERS.items()}
 
@@ -69,7 +69,7 @@ class SegmentFacts:
             row = by_container.get(_NUMBERS[file.container])
             if row is None or row.state != segment_pb2.SEGMENT_STATE_RECORDING:
                 continue
-            await segment_rows.complete_segment(uow.connection, row.file_id, _completed(fact, file))
+            await segment_rows.complete_segment(uow.connection, row.file_id, completed_segment(fact, file))
             await self._append(uow, event_pb2.EVENT_TYPE_SEGMENT_COMPLETED, row.app_id, row.file_id)
             is_new = True
         return is_new
@@ -119,7 +119,8 @@ class SegmentFacts:
         await uow.append(segment_event(event_type, app_id, segment_rows.segment_message(row)))
 
 
-def _completed(fact: protocol.SegmentCompleted, file: protocol.CompletedFile) -> CompletedSegment:
+def completed_segment(fact: protocol.SegmentCompleted, file: protocol.CompletedFile) -> CompletedSegment:
+    """What the row of a segment's file says of it when it is complete."""
     counts = fact.statistics
     statistics = segment_pb2.FrameStatistics(
         recorded=counts.recorded,
@@ -131,7 +132,7 @@ def _completed(fact: protocol.SegmentCompleted, file: protocol.CompletedFile) ->
     resume = {key: [each.sequence, each.offset_ns] for key, each in fact.resume.items()}
     return CompletedSegment(
         start_ns=fact.start_ns,
-        end_ns=fact.end_ns,
+        end_ns=fact.end_ns if file.end_ns is None else file.end_ns,
         duration_ns=file.sample_count * NANOSECONDS // fact.sample_rate,
         sample_rate=fact.sample_rate,
         channels=fact.channels,
@@ -139,7 +140,7 @@ def _completed(fact: protocol.SegmentCompleted, file: protocol.CompletedFile) ->
         encoder_delay=file.encoder_delay,
         size_bytes=file.size,
         sha256=file.sha256,
-        interrupted=fact.interrupted,
+        interrupted=fact.interrupted or file.end_ns is not None,
         statistics=statistics.SerializeToString(),
         resume=json.dumps(resume),
     )

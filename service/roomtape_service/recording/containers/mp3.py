@@ -24,7 +24,7 @@ from roomtape_service.recording.containers.mp3_frames import (
 from roomtape_service.recording.containers.output import OutputFile
 from roomtape_service.recording.protocol import Container
 
-__all__ = ["MP3_DELAY", "Mp3Writer", "finish_mp3"]
+__all__ = ["MP3_DELAY", "Mp3Writer", "finish_mp3", "frame_format", "growing_mp3_head"]
 
 MP3_DELAY = ENCODER_DELAY + DECODER_DELAY
 
@@ -51,7 +51,7 @@ class Mp3Writer:
         self._frame = self._format.samples
         self._block = _SAMPLE_BYTES * channels
         self._silent = silent_frame(self._format)
-        tag = info_frame(self._format, 0, 0, 0)
+        tag = growing_mp3_head(self._format)
         self._pending: list[bytes] = [tag]
         self._partial = b""
         # Where frames end in the file: of frame `_first_end` and those after it.
@@ -161,7 +161,7 @@ def finish_mp3(path: str, size: int, samples: int, form: FrameFormat) -> int:
     Raises OSError.
     """
     frames = frames_for(samples, form.samples)
-    tag_bytes = len(info_frame(form, 0, 0, 0))
+    tag_bytes = len(growing_mp3_head(form))
     padding = frames * form.samples - ENCODER_DELAY - samples
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -170,6 +170,11 @@ def finish_mp3(path: str, size: int, samples: int, form: FrameFormat) -> int:
     finally:
         os.close(fd)
     return samples
+
+
+def growing_mp3_head(form: FrameFormat) -> bytes:
+    """The tag of a file that is not finished."""
+    return info_frame(form, 0, 0, 0)
 
 
 def _encoder(form: FrameFormat) -> lameenc.Encoder:

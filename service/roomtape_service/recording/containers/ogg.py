@@ -10,12 +10,13 @@ from roomtape_service.recording.containers.ogg_pages import (
     mark_last_page,
     packet_segments,
     page,
+    unmark_last_page,
 )
 from roomtape_service.recording.containers.output import OutputFile
 from roomtape_service.recording.opus import SILENCE_UNIT_SAMPLES, silence_packets
 from roomtape_service.recording.protocol import Container
 
-__all__ = ["OggWriter", "finish_ogg"]
+__all__ = ["OggWriter", "finish_ogg", "growing_ogg_tail"]
 
 _TAIL_BYTES = 128 * 1024
 """Holds the longest page, and whatever looks like the start of one in it."""
@@ -119,3 +120,13 @@ def finish_ogg(path: str, size: int) -> int:
     finally:
         os.close(fd)
     return granule
+
+
+def growing_ogg_tail(fd: int, size: int) -> tuple[int, bytes]:
+    """Where the last page of the first `size` bytes begins, and the page as it was before the file was finished.
+
+    Raises OSError, and ValueError if no page ends there.
+    """
+    start = max(0, size - _TAIL_BYTES)
+    at, page_bytes = unmark_last_page(os.pread(fd, size - start, start))
+    return start + at, page_bytes

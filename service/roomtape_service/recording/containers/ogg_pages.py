@@ -13,6 +13,7 @@ __all__ = [
     "mark_last_page",
     "packet_segments",
     "page",
+    "unmark_last_page",
 ]
 
 BEGIN_OF_STREAM: Final = 0x02
@@ -62,13 +63,27 @@ def mark_last_page(tail: bytes) -> tuple[int, bytes, int]:
     Returns where in `tail` the page begins, the page marked as the end of its stream, and its granule
     position. Raises ValueError if there is none.
     """
+    at = _last_page(tail)
+    marked = bytearray(tail[at:])
+    marked[_FLAGS_AT] |= END_OF_STREAM
+    return at, _with_crc(bytes(marked)), _HEADER.unpack_from(marked)[3]
+
+
+def unmark_last_page(tail: bytes) -> tuple[int, bytes]:
+    """Where in `tail` the last page begins, and that page as it was before `mark_last_page`. Raises ValueError."""
+    at = _last_page(tail)
+    page_bytes = bytearray(tail[at:])
+    page_bytes[_FLAGS_AT] &= ~END_OF_STREAM
+    return at, _with_crc(bytes(page_bytes))
+
+
+def _last_page(tail: bytes) -> int:
     at = len(tail)
     while (at := tail.rfind(_CAPTURE, 0, at)) >= 0:
-        old = tail[at:]
-        if len(old) >= _HEADER.size and _with_crc(old) == old and _length(old) == len(old):
-            marked = bytearray(old)
-            marked[_FLAGS_AT] |= END_OF_STREAM
-            return at, _with_crc(bytes(marked)), _HEADER.unpack_from(old)[3]
+        page_bytes = tail[at:]
+        is_whole = len(page_bytes) >= _HEADER.size and _length(page_bytes) == len(page_bytes)
+        if is_whole and _with_crc(page_bytes) == page_bytes:
+            return at
     raise ValueError("the file does not end with a page")
 
 

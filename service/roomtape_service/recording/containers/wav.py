@@ -7,7 +7,7 @@ import struct
 from roomtape_service.recording.containers.output import OutputFile
 from roomtape_service.recording.protocol import Container
 
-__all__ = ["HEADER_BYTES", "WAV_BYTES_MAX", "WavWriter", "finish_wav"]
+__all__ = ["HEADER_BYTES", "WAV_BYTES_MAX", "WavWriter", "finish_wav", "growing_wav_head"]
 
 HEADER_BYTES = 44
 WAV_BYTES_MAX = 0xFFFF_FFFF
@@ -66,6 +66,11 @@ def finish_wav(path: str, size: int, samples: int, rate: int, channels: int) -> 
     finally:
         os.close(fd)
     return samples
+
+
+def growing_wav_head(rate: int, channels: int) -> bytes:
+    """The header of a file that is not finished."""
+    return _header(rate, channels, None)
 
 
 def _header(rate: int, channels: int, data_bytes: int | None) -> bytes:

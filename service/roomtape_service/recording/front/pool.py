@@ -4,17 +4,20 @@ import asyncio
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from roomtape_service.recording import protocol
 from roomtape_service.recording.front.departed import departed_track, keep_departed, load_departed
 from roomtape_service.recording.front.feed import FeedFacts, RoomFeed, TrackIndex
 from roomtape_service.recording.front.link import WorkerLink
+from roomtape_service.recording.front.losses import WorkerLoss
 from roomtape_service.recording.front.track import FeedTrack
-from roomtape_service.spool.recovery import RecoveredSegment, recover
+from roomtape_service.spool.records import SpoolRecords
+from roomtape_service.spool.recovery import Recovery, recordings_on_spool, recover
 
 __all__ = ["WorkerPool"]
 
@@ -35,8 +38,9 @@ log = structlog.get_logger(__name__)
 class WorkerPool:
     """Accepts workers, gives rooms to them, and gives the rooms of a lost one to another.
 
-    `on_fact` gets what a worker reports about a recording, and `on_recovered` what was found on the spool of a lost
-    one, both in the order in which they happened to a recording, in the event loop.
+    `on_fact` gets what a worker reports about a recording, and `on_loss` what was found on the spool of a lost one,
+    both in the order in which they happened to a recording, in the event loop. `known` says what the database has of
+    recordings.
     """
 
     def __init__(
@@ -44,7 +48,8 @@ class WorkerPool:
         socket_path: Path,
         spool_root: Path,
         on_fact: Callable[[protocol.WorkerOp], None],
-        on_recovered: Callable[[Iterable[RecoveredSegment]], None],
+        on_loss: Callable[[WorkerLoss], None],
+        known: Callable[[Collection[str]], Awaitable[SpoolRecords]],
         *,
         waits_for_disk: bool = False,
     ) -> None:
@@ -53,7 +58,8 @@ class WorkerPool:
         self._spool_root = spool_root
         self._waits_for_disk = waits_for_disk
         self._on_fact = on_fact
-        self._on_recovered = on_recovered
+        self._on_loss = on_loss
+        self._known = known
         self._links: list[WorkerLink] = []
         self._feeds: dict[str, RoomFeed] = {}
         self._by_recording: dict[str, RoomFeed] = {}
@@ -72,10 +78,9 @@ class WorkerPool:
         """How many workers are connected."""
         return len(self._links)
 
-    async def recover_spool(self) -> list[RecoveredSegment]:
-        """Finishes what lost workers left on the spool, and tells of all segments there."""
-        async with self._recovering:
-            return await asyncio.to_thread(recover, self._spool_root)
+    async def recover_spool(self) -> Recovery:
+        """Finishes what lost workers left on the spool, and tells of all that is there; tries until it can."""
+        return await self._recover_surely(None, _EXIT_SECONDS)
 
     async def start(self) -> None:
         """Listens for workers."""
@@ -199,24 +204,31 @@ class WorkerPool:
             feed.detach()
             self._unrecovered.add(feed.facts.room_key)
         await self._wait_for_exit(link.hello)
-        recovered = await self._recover_surely()
-        for segment in recovered:
+        folder = Path(link.hello.spool)
+        recovery = await self._recover_surely([folder])
+        for segment in recovery.segments:
             feed_of = self._by_recording.get(segment.recording_id)
             recording = feed_of.recordings.get(segment.recording_id) if feed_of else None
             if recording is not None:
                 recording.continue_after(segment.segment, segment.end_ns, segment.resume)
-        self._on_recovered(recovered)
+        recordings = [recording_id for feed in feeds for recording_id in feed.recordings]
+        self._on_loss(WorkerLoss(folder, recordings, recovery))
         for feed in feeds:
             self._unrecovered.discard(feed.facts.room_key)
             if feed.worker is None and feed.recordings:
                 self._assign(feed)
 
-    async def _recover_surely(self) -> list[RecoveredSegment]:
+    async def _recover_surely(self, only: Collection[Path] | None, wait_seconds: float = 0.0) -> Recovery:
         while True:
             try:
-                return await self.recover_spool()
-            except OSError:
-                log.exception("spool_not_recovered")
+                async with self._recovering:
+                    on_spool = await asyncio.to_thread(recordings_on_spool, self._spool_root, only)
+                    records = await self._known(on_spool)
+                    return await asyncio.to_thread(
+                        recover, self._spool_root, only=only, records=records, wait_seconds=wait_seconds
+                    )
+            except (OSError, SQLAlchemyError) as error:
+                log.error("spool_not_recovered", error=str(error))
                 await asyncio.sleep(_RETRY_RECOVERY_SECONDS)
 
     async def _wait_for_exit(self, hello: protocol.Hello) -> None:
