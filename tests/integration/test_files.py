@@ -1,10 +1,6 @@
 """FileService over a real channel, and playback over real HTTP."""
 
-import asyncio
-import ssl
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,127 +9,25 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2, status_pb2
-from grpc import aio
 
-from roomtape.v1 import file_pb2, file_pb2_grpc, media_pb2, segment_pb2, storage_pb2
-from roomtape_service.clock import ManualClock, SystemClock
-from roomtape_service.database import Database, UnitOfWork, applications
-from roomtape_service.http.playback import Playback
-from roomtape_service.ids import CountedIds
-from roomtape_service.rpc.files import FileServicer
-from roomtape_service.rpc.server import RpcServer
-from roomtape_service.settings import parse
-from roomtape_service.spool.cleaning import remove_stored
-from roomtape_service.storage.secrets import SecretBox
-from roomtape_service.storage.stores import Stores
-from roomtape_service.storage.upload import Uploads
-from tests.support.certificates import make_certificates
-from tests.support.databases import APP, ROOM, add_application, add_tasks
+from roomtape.v1 import file_pb2, media_pb2, segment_pb2
+from tests.support.databases import APP, ROOM
+from tests.support.library import OTHER, TASK, Library, open_library, refusal, trusting
 from tests.support.rclone import Loopback, RcloneServer
-from tests.support.spooled import SpooledFile, TestSpool
-from tests.support.stores import SECRET_KEY, make_stores, rclone_settings, weed_settings
-from tests.support.waiting import eventually
+from tests.support.stores import rclone_settings, weed_settings
 from tests.support.weed import WeedServer
 
-TASK = "1000"
-OTHER = "other"
 START_SECONDS = 1_675_930_605
-
-
-@dataclass
-class Library:
-    """A running FileService and what is behind it."""
-
-    stub: "file_pb2_grpc.FileServiceAsyncStub"
-    database: Database
-    stores: Stores
-    spool: TestSpool
-    clock: ManualClock
-
-    async def add(
-        self,
-        *users: str,
-        app_id: str = APP,
-        task_id: str = TASK,
-        containers: Sequence[media_pb2.Container.ValueType] = (media_pb2.CONTAINER_MP3,),
-    ) -> list[SpooledFile]:
-        """Files of these users, uploaded, each starting a nanosecond after the one before."""
-        files = [
-            file
-            for user_id in users
-            for file in await self.spool.add(app_id, task_id, user_id=user_id, containers=containers)
-        ]
-        uploads = Uploads(self.database, self.stores, SystemClock(), _nothing, remove_stored)
-        running = asyncio.create_task(uploads.run())
-        await eventually(lambda: self.spool.is_uploaded(*files), "all files are uploaded")
-        await uploads.aclose()
-        await running
-        return files
-
-    async def set_storage(self, settings: storage_pb2.StorageSettings) -> None:
-        sealed = SecretBox(SECRET_KEY).seal(APP, settings).SerializeToString()
-
-        async def work(unit: UnitOfWork) -> None:
-            record = await applications.get(unit.connection, APP)
-            await applications.change(unit, replace(record, storage=sealed))
-
-        await self.database.write(work)
-
-    async def list(self, **conditions: object) -> list[segment_pb2.Segment]:
-        request = file_pb2.ListFilesRequest(app_id=APP, **conditions)  # type: ignore[arg-type]
-        return list((await self.stub.ListFiles(request)).files)
-
-    async def url(self, file: SpooledFile, lifetime_seconds: int = 60) -> str:
-        request = file_pb2.CreatePlaybackUrlRequest(
-            app_id=file.app_id, file_id=file.file_id, lifetime=Duration(seconds=lifetime_seconds)
-        )
-        return (await self.stub.CreatePlaybackUrl(request)).url
-
-
-async def _nothing(unit: UnitOfWork, app_id: str, task_id: str) -> None:
-    """The task waits for nothing."""
 
 
 @pytest.fixture
 async def library(
     tmp_path: Path, rclone: RcloneServer, request: pytest.FixtureRequest
 ) -> AsyncIterator[Library]:
-    clock = ManualClock(SystemClock().now_ns())
-    values: dict[str, object] = {
-        "data_dir": str(tmp_path),
-        "listen": "127.0.0.1:0",
-        "http_listen": "127.0.0.1:0",
-    }
-    if getattr(request, "param", "") == "tls":
-        certificates = make_certificates(tmp_path, ["127.0.0.1"])
-        values |= {
-            "tls_certificate_file": str(certificates.certificate),
-            "tls_key_file": str(certificates.key),
-            "public_url": "https://127.0.0.1:0",
-        }
-    settings = parse(values)
-    database = Database(f"sqlite:///{tmp_path}/test.db", clock)
-    await database.open()
-    for app_id, task_id in ((APP, TASK), (OTHER, "2000")):
-        await add_application(database, app_id)
-        await add_tasks(database, [task_id], app_id=app_id)
-    stores = make_stores(settings.storage_root, authority=rclone.authority)
-    playback = Playback(settings, stores, SecretBox(SECRET_KEY), clock)
-    await playback.start()
-    servicer = FileServicer(database, stores, playback, clock)
-    plain = parse({"data_dir": str(tmp_path), "listen": "127.0.0.1:0"})
-    register = partial(file_pb2_grpc.add_FileServiceServicer_to_server, servicer)
-    server = RpcServer(plain, [register], [], clock, CountedIds())
-    await server.start()
-    async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        stub: file_pb2_grpc.FileServiceAsyncStub = file_pb2_grpc.FileServiceStub(channel)
-        spool = TestSpool(database, stores, settings.spool_dir / "generation")
-        yield Library(stub, database, stores, spool, clock)
-    await server.aclose()
-    await playback.aclose()
-    await stores.aclose()
-    await database.aclose()
+    tls = getattr(request, "param", "") == "tls"
+    url = f"sqlite:///{tmp_path}/test.db"
+    async with open_library(tmp_path, url, authority=rclone.authority, tls=tls) as opened:
+        yield opened
 
 
 async def test_lists_what_is_stored(library: Library) -> None:
@@ -178,9 +72,9 @@ async def test_one_tenant_sees_nothing_of_another(library: Library) -> None:
     (file,) = await library.add("anna", app_id=OTHER, task_id="2000")
     assert await library.list() == []
     get = library.stub.GetFile(file_pb2.GetFileRequest(app_id=APP, file_id=file.file_id))
-    assert await _refusal(get) == (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND")
+    assert await refusal(get) == (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND")
     play = library.stub.CreatePlaybackUrl(file_pb2.CreatePlaybackUrlRequest(app_id=APP, file_id=file.file_id))
-    assert await _refusal(play) == (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND")
+    assert await refusal(play) == (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND")
 
 
 async def test_a_file_is_shown_in_any_state_and_played_when_stored(library: Library) -> None:
@@ -189,7 +83,7 @@ async def test_a_file_is_shown_in_any_state_and_played_when_stored(library: Libr
     assert shown.file.state == segment_pb2.SEGMENT_STATE_SPOOLED
     assert (shown.file.size_bytes, shown.file.url) == (len(file.data), "")
     play = library.stub.CreatePlaybackUrl(file_pb2.CreatePlaybackUrlRequest(app_id=APP, file_id=file.file_id))
-    assert await _refusal(play) == (grpc.StatusCode.FAILED_PRECONDITION, "FILE_NOT_STORED")
+    assert await refusal(play) == (grpc.StatusCode.FAILED_PRECONDITION, "FILE_NOT_STORED")
 
 
 @pytest.mark.parametrize("library", ["plain", "tls"], indirect=True)
@@ -197,7 +91,7 @@ async def test_disk_files_play_with_ranges(library: Library, tmp_path: Path) -> 
     (file,) = await library.add("ä/🎙 _~", containers=[media_pb2.CONTAINER_OGG])
     url = await library.url(file)
     authority = tmp_path / "authority.pem"
-    verify = _trusting(authority) if url.startswith("https") else True
+    verify = trusting(authority) if url.startswith("https") else True
     async with aiohttp.ClientSession() as session:
         async with session.get(url, ssl=verify) as answer:
             assert answer.status == 200
@@ -253,7 +147,7 @@ async def test_buckets_play_by_urls_of_their_own(
     url = await library.url(file)
     connector = aiohttp.TCPConnector(resolver=Loopback())
     async with aiohttp.ClientSession(connector=connector) as session:
-        verify = _trusting(rclone.authority) if server == "rclone" else True
+        verify = trusting(rclone.authority) if server == "rclone" else True
         async with session.get(url, ssl=verify) as answer:
             assert await answer.read() == file.data
 
@@ -268,7 +162,7 @@ async def test_files_of_a_store_that_was_left(library: Library, weed: WeedServer
     play = library.stub.CreatePlaybackUrl(
         file_pb2.CreatePlaybackUrlRequest(app_id=APP, file_id=in_bucket.file_id)
     )
-    assert await _refusal(play) == (grpc.StatusCode.FAILED_PRECONDITION, "FILE_NOT_STORED")
+    assert await refusal(play) == (grpc.StatusCode.FAILED_PRECONDITION, "FILE_NOT_STORED")
 
 
 async def test_what_cannot_be_asked(library: Library) -> None:
@@ -290,19 +184,4 @@ async def test_what_cannot_be_asked(library: Library) -> None:
             "INVALID_VALUE",
         ),
     ):
-        assert (await _refusal(call))[1] == reason
-
-
-async def _refusal(call: object) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(aio.AioRpcError) as caught:
-        await call  # type: ignore[misc]
-    raw = dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
-    assert isinstance(raw, bytes)
-    info = error_details_pb2.ErrorInfo()
-    for detail in status_pb2.Status.FromString(raw).details:
-        detail.Unpack(info)
-    return caught.value.code(), info.reason
-
-
-def _trusting(authority: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(authority))
+        assert (await refusal(call))[1] == reason
