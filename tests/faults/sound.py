@@ -1,0 +1,112 @@
+"""Finding what was said in what was recorded, wherever it lies: exactly, or as a codec keeps it.
+
+Nothing here looks at times: a stretch must be found behind the one before, whole and once. So it holds over gaps, and
+over clocks that were set.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.support.audio import Samples
+
+__all__ = ["Found", "find_exactly", "find_like"]
+
+_RATE_HZ = 48_000
+_NEEDLE_SAMPLES = 960
+_COARSE = 6
+"""8 kHz are enough to compare by: what the publishers say of lies below 3 kHz, or everywhere."""
+_WINDOW_SECONDS = 0.25
+_NEAR_SECONDS = 0.04
+_ALIKE = 0.3
+"""Noise that has nothing to do with a window has a correlation with it of 0.1 at most."""
+
+_Signal = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a stretch is, by sample."""
+
+    start: int
+    end: int
+
+
+def find_exactly(recorded: Samples, stretches: Sequence[Samples]) -> list[Found]:
+    """Where each stretch is, sample for sample. AssertionError for one that is not there."""
+    size = recorded.dtype.itemsize * (1 if recorded.ndim == 1 else recorded.shape[1])
+    data = np.ascontiguousarray(recorded).tobytes()
+    found: list[Found] = []
+    at = 0
+    for number, stretch in enumerate(stretches):
+        needle = stretch[:_NEEDLE_SAMPLES].tobytes()
+        place = data.find(needle, at * size)
+        assert place >= 0, f"the beginning of stretch {number} of {len(stretches)} is not there"
+        start = place // size
+        got = recorded[start : start + len(stretch)]
+        if len(got) < len(stretch) or not np.array_equal(got, stretch):
+            different = np.flatnonzero((got != stretch[: len(got)]).reshape(len(got), -1).any(axis=1))
+            first = int(different[0]) if len(different) else len(got)
+            raise AssertionError(
+                f"stretch {number} of {len(stretches)}: sample {first} of {len(stretch)} (frame "
+                f"{first // _NEEDLE_SAMPLES}) is the first that differs"
+            )
+        at = start + len(stretch)
+        found.append(Found(start, at))
+    return found
+
+
+def find_like(recorded: Samples, stretches: Sequence[Samples], rate: int) -> None:
+    """Looks for each quarter of a second of each stretch. AssertionError for one that is not there.
+
+    `recorded` may have another rate than the stretches' 48 kHz, and other voices in it.
+    """
+    heard = _coarse(recorded, rate)
+    window, near = round(_WINDOW_SECONDS * 8000), round(_NEAR_SECONDS * 8000)
+    at = 0
+    missing: list[str] = []
+    count = 0
+    for number, stretch in enumerate(stretches):
+        said = _coarse(stretch, _RATE_HZ)
+        for first in range(0, len(said) - window + 1, window):
+            count += 1
+            needle = said[first : first + window]
+            if not needle.any():
+                at += window
+                continue
+            place = _best(heard, needle, max(0, at - near), at + window + near)
+            if place is None:
+                # A segment ended, or silence was between: somewhere behind it goes on.
+                place = _best(heard, needle, max(0, at - near), len(heard))
+            if place is None:
+                missing.append(f"{number}:{first / 8000:.2f}")
+                at += window
+            else:
+                at = place + window
+    assert not missing, f"{len(missing)} of {count} windows are not heard (stretch:seconds): {missing[:8]}"
+
+
+def _best(heard: _Signal, needle: _Signal, start: int, end: int) -> int | None:
+    """Where in `heard[start:end]` the needle is."""
+    hay = heard[start:end]
+    if len(hay) < len(needle):
+        return None
+    size = 1 << (len(hay) + len(needle) - 1).bit_length()
+    products = np.fft.irfft(np.fft.rfft(hay, size) * np.conj(np.fft.rfft(needle, size)), size)
+    products = products[: len(hay) - len(needle) + 1]
+    sums = np.concatenate([[0.0], np.cumsum(hay.astype(np.float64) ** 2)])
+    energy = np.maximum(sums[len(needle) :] - sums[: -len(needle)], 1.0)
+    alike = products / (np.sqrt(energy) * float(np.linalg.norm(needle)))
+    place = int(np.argmax(alike))
+    return start + place if alike[place] >= _ALIKE else None
+
+
+def _coarse(samples: Samples, rate: int) -> _Signal:
+    mono = (samples if samples.ndim == 1 else samples.mean(axis=1)).astype(np.float32)
+    if rate != _RATE_HZ:
+        places = np.arange(int(len(mono) * 8000 / rate)) * (rate / 8000)
+        return np.asarray(np.interp(places, np.arange(len(mono)), mono), np.float32)
+    whole = len(mono) // _COARSE * _COARSE
+    return np.asarray(mono[:whole].reshape(-1, _COARSE).mean(axis=1), np.float32)
