@@ -18,6 +18,8 @@ from tests.client.scripted import Faults, Scripted
 
 START_NS = 1_700_000_000_000_000_000
 SECOND_NS = 1_000_000_000
+PRE_SKIP_NS = 312 * SECOND_NS // 48_000
+"""Of libopus."""
 FAST = PublisherSettings(batch_seconds=0.005)
 
 
@@ -75,9 +77,30 @@ async def test_opus_goes_untouched(media_room: Scripted, client: Client, tmp_pat
     assert [frame.payload for frame in frames] == packets(path)
     times = [frame.media_time.ToNanoseconds() for frame in frames]
     assert times == [number * 20_000_000 for number in range(len(frames))]
-    assert [frame.capture_time.ToNanoseconds() - START_NS for frame in frames] == times
+    captures = [frame.capture_time.ToNanoseconds() - START_NS for frame in frames]
+    assert captures == [time - PRE_SKIP_NS for time in times]
     close = media_room.ingest.lives[-1].messages[-1].close
-    assert close.sent_time.ToNanoseconds() == START_NS + len(frames) * 20_000_000
+    assert close.sent_time.ToNanoseconds() - START_NS == pytest.approx(1.5 * SECOND_NS, abs=1_000_000)
+
+
+@pytest.mark.parametrize("opus_bitrate_bps", [None, 48_000])
+@pytest.mark.parametrize("name", ["clip.ogg", "clip.webm", "clip.mp4", "clip.wav"])
+async def test_what_is_heard_has_its_time(
+    media_room: Scripted, client: Client, tmp_path: Path, name: str, opus_bitrate_bps: int | None
+) -> None:
+    """A click in the file is captured when it is heard there, whatever the codec puts before the sound."""
+    clicks = np.zeros((48_000, 1), np.int16)
+    clicks[24_000] = 30_000
+    path = write(tmp_path / name, "pcm_s16le" if name == "clip.wav" else "libopus", clicks)
+    await publish(client, path, opus_bitrate_bps=opus_bitrate_bps)
+    offer, frames = received(media_room)
+    samples = heard(offer, [frame.payload for frame in frames])
+    first_ns = frames[0].capture_time.ToNanoseconds() - START_NS
+    click_ns = first_ns + int(np.argmax(np.abs(samples[:, 0].astype(int)))) * SECOND_NS // 48_000
+    assert click_ns == pytest.approx(SECOND_NS // 2, abs=500_000)
+    assert media_room.ingest.lives[-1].messages[-1].close.sent_time.ToNanoseconds() == pytest.approx(
+        START_NS + SECOND_NS, abs=1_000_000
+    )
 
 
 DECODED = {
@@ -166,7 +189,7 @@ async def test_real_time_on_a_live_room(server: Scripted, client: Client, tmp_pa
     statistics = await client.publish_file(path, "app", "room", "user")
     took = loop.time() - begun
     frames = received(server)[1]
-    assert 0.02 * len(frames) <= took < 2
+    assert 0.4 <= took < 2
     assert statistics.published_frames == len(frames) == len(packets(path))
     assert statistics.unacknowledged_frames == 0
 
@@ -203,7 +226,8 @@ class Endless:
 
     def read(self, at_least_ns: int) -> list[MediaFrame]:
         first, self.position = self.position, min(self.frames, self.position + at_least_ns // 20_000_000)
-        return [MediaFrame(b"", number * 20_000_000, 20_000_000) for number in range(first, self.position)]
+        starts = [number * 20_000_000 for number in range(first, self.position)]
+        return [MediaFrame(b"", start, start, 20_000_000) for start in starts]
 
 
 @dataclass

@@ -152,7 +152,7 @@ class FilePublication:
         if self._stopped:
             return []
         frames = self._file.read(min(at_least_ns, READ_NS) if self._realtime else at_least_ns)
-        self._ends.extend(frame.media_time_ns + frame.duration_ns for frame in frames)
+        self._ends.extend(frame.heard_ns + frame.duration_ns for frame in frames)
         return frames
 
     def _acknowledged(self, _track_id: str, sequence: int) -> None:

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from roomtape.client.media_file import MediaFile
+from roomtape.client.media_file import MediaFile, MediaFrame
 
 __all__ = ["RATE_HZ", "Samples", "clip_packets", "decode_clip", "decode_file", "file_packets"]
 
@@ -31,21 +31,25 @@ def decode_file(path: Path) -> Samples:
 
 
 def decode_clip(path: Path) -> Samples:
-    """What a listener hears of an Opus file that was published packet by packet: from its first packet on."""
+    """What a listener hears of an Opus file that was published packet by packet: from where its sound begins."""
+    frames = _clip_frames(path)
     decoder = av.CodecContext.create("libopus", "r")
     assert isinstance(decoder, av.AudioCodecContext)
     decoder.sample_rate = RATE_HZ
     decoder.layout = "mono"
-    return _mono(
-        itertools.chain.from_iterable(decoder.decode(av.Packet(each)) for each in clip_packets(path))
-    )
+    decoded = _mono(itertools.chain.from_iterable(decoder.decode(av.Packet(each.payload)) for each in frames))
+    return decoded[round(-frames[0].heard_ns * RATE_HZ / 1_000_000_000) :]
 
 
 def clip_packets(path: Path) -> list[bytes]:
     """The packets that are published of an Opus file."""
+    return [frame.payload for frame in _clip_frames(path)]
+
+
+def _clip_frames(path: Path) -> list[MediaFrame]:
     source = MediaFile(path)
     try:
-        return [frame.payload for frame in source.read(_WHOLE_FILE_NS)]
+        return source.read(_WHOLE_FILE_NS)
     finally:
         source.close()
 

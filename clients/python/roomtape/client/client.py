@@ -198,7 +198,7 @@ class Client:
 
         Any file that PyAV reads (the extra `media`). Opus in Ogg, WebM, Matroska and MP4 goes untouched, all else as
         PCM at 48 kHz, or as Opus when `opus_bitrate_bps` is given. `realtime=False` goes as fast as the server takes
-        it, into rooms with a MEDIA clock. There, capture times begin at `start_time_ns`; default: now.
+        it, into rooms with a MEDIA clock. There, the file's sound begins at `start_time_ns`; default: now.
 
         Raises ModuleNotFoundError without the extra, OSError for files that can't be read, ValueError for those
         without audio, for a rate that the room's clock does not allow, and the RoomtapeError of the session.

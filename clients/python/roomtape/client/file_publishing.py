@@ -28,7 +28,7 @@ class PublishProgress:
     """How far a file is published."""
 
     published_ns: int
-    """Media time that was published."""
+    """How much of what is heard of the file was published."""
 
     duration_ns: int | None
     """How long the file says that it is; None when it does not."""
@@ -122,8 +122,8 @@ async def publish_media(
 ) -> None:
     """Publishes `first` and all that `source` has after it, and closes the publisher at the file's end.
 
-    Each frame's capture time is `start_ns` and its media time. In real time a frame is published when it would have
-    been captured: every frame waits for its own place on the clock, so no delay adds up to the next.
+    Each frame's capture time is `start_ns` and when it is heard in the file. In real time a frame is published when it
+    would have been captured: every frame waits for its own place on the clock, so no delay adds up to the next.
     """
     origin_ns = clock.monotonic_ns()
     end_ns = 0
@@ -131,12 +131,12 @@ async def publish_media(
     while frames:
         for frame in frames:
             # A file that was read late is not silent: that it says itself, by the time of its next frame.
-            publisher.advance(track_id, start_ns + frame.media_time_ns)
-            end_ns = frame.media_time_ns + frame.duration_ns
+            capture_ns = start_ns + frame.heard_ns
+            publisher.advance(track_id, capture_ns)
+            end_ns = frame.heard_ns + frame.duration_ns
             ahead_ns = origin_ns + end_ns - clock.monotonic_ns()
             if realtime and ahead_ns > 0:
                 await clock.sleep(ahead_ns / NANOSECONDS)
-            capture_ns = start_ns + frame.media_time_ns
             await publisher.publish(
                 track_id, frame.payload, capture_time_ns=capture_ns, media_time_ns=frame.media_time_ns
             )

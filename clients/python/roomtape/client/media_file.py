@@ -2,6 +2,9 @@
 
 Opus in Ogg, WebM, Matroska and MP4 is handed out packet by packet, untouched. Everything else is decoded, resampled
 to 48 kHz and cut into frames of 20 ms: PCM, or Opus if a bit rate for it is given.
+
+Opus begins with samples that are no sound of the file (RFC 7845 §4.2), and ends with such. They are handed out too,
+since decoders need them, but what a frame tells of being heard is without them.
 """
 
 import itertools
@@ -16,6 +19,7 @@ from roomtape.v1 import ingest_pb2, media_pb2
 
 if TYPE_CHECKING:
     import av
+    from av.audio.codeccontext import AudioCodecContext
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
@@ -28,17 +32,28 @@ MAX_CHANNELS = 2
 # Containers whose Opus packets are plain ones; MPEG-TS puts a header of its own before each.
 _PLAIN_OPUS = frozenset({"ogg", "webm", "matroska", "mp4", "mov"})
 
+# The header of Opus in all of them.
+_OPUS_HEAD = b"OpusHead"
+_PRE_SKIP = slice(10, 12)
+
 # Time stamps of WebM are whole milliseconds; what is off by more is a pause.
 PAUSE_SAMPLES = 120
 
 
 @dataclass(frozen=True, slots=True)
 class MediaFrame:
-    """One frame: its payload, when it plays, counted from the file's first frame, and how long."""
+    """One frame of a file."""
 
     payload: bytes
+
     media_time_ns: int
+    """When it plays, counted from the file's first frame."""
+
+    heard_ns: int
+    """When it plays, counted from where the file's sound begins: less than 0 in what Opus needs before (pre-skip)."""
+
     duration_ns: int
+    """How long it is heard: at the file's end that may be less than it plays."""
 
 
 class MediaFile:
@@ -108,6 +123,7 @@ class MediaFile:
     def _untouched(self) -> Iterator[MediaFrame]:
         first: int | None = None
         position = 0
+        skipped = _pre_skip(self._stream.codec_context)
         for packet in self._container.demux(self._stream):
             payload = bytes(packet)
             if not payload:
@@ -118,7 +134,11 @@ class MediaFile:
                 if stamp - first - position > PAUSE_SAMPLES:
                     position = stamp - first
             samples = opus_samples(payload)
-            yield _frame(payload, position, samples)
+            heard = samples
+            if packet.duration is not None and packet.time_base is not None:
+                told = round(packet.duration * packet.time_base * OPUS_RATE_HZ)
+                heard = told if samples - told > PAUSE_SAMPLES else samples
+            yield _frame(payload, position, heard, skipped)
             position += samples
 
     def _pcm(self) -> Iterator[MediaFrame]:
@@ -134,12 +154,16 @@ class MediaFile:
         encoder = av.AudioCodecContext.create("libopus", "w")
         encoder.sample_rate, encoder.format, encoder.layout = RATE_HZ, "s16", self._layout
         encoder.bit_rate = bitrate_bps
-        position = 0
+        encoder.open()
+        position = end = 0
+        skipped = _pre_skip(encoder)
         for frame in itertools.chain(self._resampled(), (None,)):
+            end += 0 if frame is None else frame.samples
             for packet in cast("list[SupportsBytes]", encoder.encode(frame)):  # pyright: ignore[reportUnknownMemberType]
                 payload = bytes(packet)
                 samples = opus_samples(payload)
-                yield _frame(payload, position, samples)
+                heard = samples if frame is not None else min(samples, end + skipped - position)
+                yield _frame(payload, position, heard, skipped)
                 position += samples
 
     def _resampled(self) -> "Iterator[av.AudioFrame]":
@@ -164,6 +188,13 @@ def _first_audio(container: "InputContainer", path: str | Path) -> "AudioStream"
     return container.streams.audio[0]
 
 
-def _frame(payload: bytes, position: int, samples: int) -> MediaFrame:
+def _pre_skip(context: "AudioCodecContext") -> int:
+    """Samples that a decoder of the Opus stream skips (RFC 7845 §5.1)."""
+    head = context.extradata or b""
+    return int.from_bytes(head[_PRE_SKIP], "little") if head.startswith(_OPUS_HEAD) else 0
+
+
+def _frame(payload: bytes, position: int, samples: int, skipped: int = 0) -> MediaFrame:
     start_ns = samples_ns(position, RATE_HZ)
-    return MediaFrame(payload, start_ns, samples_ns(position + samples, RATE_HZ) - start_ns)
+    duration_ns = samples_ns(position + samples, RATE_HZ) - start_ns
+    return MediaFrame(payload, start_ns, start_ns - samples_ns(skipped, RATE_HZ), duration_ns)
