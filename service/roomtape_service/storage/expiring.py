@@ -117,7 +117,7 @@ def _warning(app_id: str, place: str, expire_ns: int) -> event_pb2.Event:
         app_id=app_id,
         warning=event_pb2.WarningDetail(
             reason=error_pb2.ERROR_REASON_CREDENTIALS_EXPIRING,
-            message=f"The credentials for {place} expire at {expire_time.ToJsonString()}. After that, files wait on the "
-            "server until there are new ones.",
+            message=f"The credentials for {place} expire at {expire_time.ToJsonString()}. After that, files wait on "
+            "the server until there are new ones.",
         ),
     )
