@@ -44,7 +44,8 @@ def event_text(event: event_pb2.Event) -> str:
         case "gap":
             gap = event.gap
             reason = label(event_pb2.GapReason.DESCRIPTOR, gap.reason)
-            return f"{show_span(_ns(gap.end_time) - _ns(gap.start_time))} of {gap.user_id} missing: {reason}"
+            span = show_span(_ns(gap.end_time) - _ns(gap.start_time))
+            return f"{span} of {gap.user_id or 'the mix'} missing: {reason}"
         case "interrupted":
             cause = label(event_pb2.InterruptionCause.DESCRIPTOR, event.interrupted.cause)
             return f"recording {event.interrupted.recording_id} #{event.interrupted.segment_id}: {cause}"

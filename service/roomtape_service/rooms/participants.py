@@ -151,6 +151,8 @@ class Participants:
         if who.connection is not None:
             who.connection.end(_replaced(who))
         who.connection, who.lost_at_ns, who.sent_ns = connection, None, max(who.sent_ns, sent_ns)
+        # What they do not send again, their track tells.
+        who.unless_back.clear()
         for track in who.tracks.values():
             room.feed.return_track(track.feed)
 

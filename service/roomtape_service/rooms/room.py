@@ -1,6 +1,7 @@
 """A live room, its participants and their tracks, as the node has them in memory."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -8,6 +9,7 @@ from google.protobuf import timestamp_pb2
 
 from roomtape.v1 import room_pb2
 from roomtape_service.clock import NANOSECONDS
+from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal
 from roomtape_service.recording.front.feed import RoomFeed
 from roomtape_service.recording.front.track import FeedTrack
@@ -59,6 +61,8 @@ class LiveParticipant:
     lost_at_ns: int | None = None
     sent_ns: int = 0
     """Newest `sent_time` of the publisher: on a MEDIA clock the room time that it has reached."""
+    unless_back: list[Callable[[UnitOfWork], Awaitable[None]]] = field(default_factory=list)
+    """What is told in the unit that takes them out of the room, if they never came back after the node's start."""
 
     @property
     def connected(self) -> bool:

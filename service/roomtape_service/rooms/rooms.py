@@ -243,6 +243,8 @@ def room_proto(row: room_rows.RoomRow) -> room_pb2.Room:
 
 async def append_left(uow: UnitOfWork, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
     """Stores that a participant leaves at the room time `at_ns`, with the events of their tracks."""
+    for tell in who.unless_back:
+        await tell(uow)
     await participant_rows.mark_left(uow.connection, who.participant_key, uow.now_ns, at_ns)
     participant = who.proto()
     for track in who.tracks.values():

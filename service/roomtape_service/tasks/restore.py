@@ -29,6 +29,7 @@ from roomtape_service.rules.profiles import profile_of
 from roomtape_service.rules.scope import desired_recordings
 from roomtape_service.tasks.completion import end_recording
 from roomtape_service.tasks.facts import Facts
+from roomtape_service.tasks.outages import expect_back, tell_unfinished
 from roomtape_service.tasks.task import LiveTask, task_proto
 from roomtape_service.tasks.tasks import Tasks, recording_key
 
@@ -44,6 +45,8 @@ async def restore(database: Database, pool: WorkerPool, facts: Facts, rooms: Roo
     2. Rooms and the participants who may come back.
     3. Stopped tasks: nothing is recorded for them any more, so what is on the spool is all there is.
     4. Running tasks, their recordings at their resume points.
+
+    What can't be taken up of these is told in the log, and keeps nothing else from going on.
     """
     await facts.store_recovered(await pool.recover_spool())
     room_list = await database.read(room_rows.open_rooms)
@@ -51,21 +54,33 @@ async def restore(database: Database, pool: WorkerPool, facts: Facts, rooms: Roo
     for participant in await database.read(participant_rows.present_participants):
         present[participant.room_key].append(participant)
     for row in room_list:
-        rooms.restore(row, present[row.room_key])
+        try:
+            rooms.restore(row, present[row.room_key])
+        except Exception:
+            log.exception("room_not_restored", room_key=row.room_key)
     for task in await database.read(task_rows.unfinished_tasks):
-        if task.state == task_pb2.TASK_STATE_FINALIZING:
-            await database.write(partial(_finish, task), name="tasks.restore.finish")
-            continue
-        room = rooms.by_key(task.room_key)
-        if room is None:
-            log.error("task_without_room", task_id=task.task_id, room_key=task.room_key)
-            continue
-        await _resume(database, task, room, tasks)
+        try:
+            await _take_up(database, task, rooms, tasks)
+        except Exception:
+            log.exception("task_not_restored", task_id=task.task_id)
     log.info("restored", rooms=len(room_list), tasks=len(tuple(tasks.running())))
+
+
+async def _take_up(database: Database, task: TaskRow, rooms: Rooms, tasks: Tasks) -> None:
+    if task.state == task_pb2.TASK_STATE_FINALIZING:
+        await database.write(partial(_finish, task), name="tasks.restore.finish")
+        return
+    room = rooms.by_key(task.room_key)
+    if room is None:
+        log.error("task_without_room", task_id=task.task_id, room_key=task.room_key)
+        return
+    await _resume(database, task, room, tasks)
 
 
 async def _finish(task: TaskRow, uow: UnitOfWork) -> None:
     for recording in await recording_rows.recordings_of_task(uow.connection, task.task_id):
+        if recording.end_ns is None:
+            await tell_unfinished(uow, task, recording)
         await end_recording(uow, recording.recording_id)
 
 
@@ -84,6 +99,7 @@ async def _resume(database: Database, row: TaskRow, room: LiveRoom, tasks: Tasks
         feed_recording.tracks = tuple(track.key for track in tracks)
         resumed.append(feed_recording)
     _acknowledge(room, resumed)
+    await database.read(partial(expect_back, task.proto, room, resumed))
     tasks.add(task)
     tasks.resume(task, room, recordings, resumed)
 
