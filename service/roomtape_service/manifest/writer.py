@@ -5,7 +5,8 @@
 3. The last one is put before the task is COMPLETED, and says already that it is. One unit of work stores that it is
    written and completes the task, unless something changed meanwhile: then the next attempt does. A crash anywhere
    before only writes it again.
-4. A store that fails is tried again for ever, one manifest at a time; the warning of it comes with the segments.
+4. A store that fails is tried again for ever, one manifest at a time; the warning of it comes with the segments. Where
+   segments go to the secondary store, or the first took no manifest for as long, manifests go there, too.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import event_pb2
 from roomtape_service.clock import NANOSECONDS, Clock
-from roomtape_service.database import applications, manifests
+from roomtape_service.database import applications, manifests, removals
 from roomtape_service.database.applications import ApplicationRecord
 from roomtape_service.database.database import Database
 from roomtape_service.database.history import TaskHistory, history_of_task
@@ -34,7 +36,7 @@ from roomtape_service.rules.naming import manifest_key
 from roomtape_service.storage.lane import Lane
 from roomtape_service.storage.secrets import SecretKeyError
 from roomtape_service.storage.store import StoreError, StoreRefused, StoreUnavailable
-from roomtape_service.storage.stores import Stores
+from roomtape_service.storage.stores import Destination, Destinations, Stores
 from roomtape_service.tasks.completion import complete_if_done
 
 __all__ = ["CONTENT_TYPE", "INTERVAL_SECONDS", "ManifestStatistics", "ManifestWriter"]
@@ -46,6 +48,8 @@ CONTENT_TYPE = "application/json"
 _WORK_SHARE = 0.05
 """Of the time, at most so much goes into one manifest while its task runs, however large it is."""
 _PARALLEL_WRITES = 8
+_PARALLEL_OF_ONE = 4
+"""Of one application; with a store in trouble one."""
 _LOOK_SECONDS = 10.0
 _COALESCE_SECONDS = 0.02
 """Commits come in swarms: they are looked at together."""
@@ -79,6 +83,40 @@ class ManifestStatistics:
     running: int
 
 
+@dataclass(slots=True, eq=False)
+class _Way:
+    """How one application's manifests go; times in UTC nanoseconds."""
+
+    first: Lane = field(default_factory=Lane)
+    second: Lane = field(default_factory=Lane)
+    failing_ns: int | None = None
+    """Since when the first store takes nothing."""
+    switch_ns: int | None = None
+    """From when on manifests go to the secondary store; None while that is not known, or there is none."""
+    revision: int = 0
+    """Of the application when its stores were last asked for: with new settings, trouble may be over."""
+    in_hand: set[str] = field(default_factory=set)
+    """Ids of the tasks whose manifests are being written."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing would be lost by forgetting it."""
+        return not self.in_hand and self.failing_ns is None and self.second.trouble is None
+
+    @property
+    def next_ns(self) -> int:
+        """Not before this is anything tried."""
+        if self.switch_ns is None:
+            return self.first.next_ns
+        return min(self.first.next_ns, max(self.switch_ns, self.second.next_ns))
+
+    def free(self, now_ns: int) -> int:
+        """How many may be begun now."""
+        if self.failing_ns is None:
+            return max(0, _PARALLEL_OF_ONE - len(self.in_hand))
+        return 1 if now_ns >= self.next_ns and not self.in_hand else 0
+
+
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
     """A task at one moment, with what its manifest has to tell of."""
@@ -107,7 +145,7 @@ class ManifestWriter:
         self._service_version = service_version
         self._random = randomness or random.Random()
         self._interval_ns = round(interval_seconds * NANOSECONDS)
-        self._lanes: dict[str, Lane] = {}
+        self._ways: dict[str, _Way] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._is_closing = False
@@ -145,8 +183,8 @@ class ManifestWriter:
         await self._database.write(
             lambda uow: manifests.hasten(uow, app_id), name="manifest.writer.ManifestWriter.retry_now"
         )
-        if lane := self._lanes.get(app_id):
-            lane.next_ns = 0
+        if way := self._ways.get(app_id):
+            way.first.next_ns = way.second.next_ns = 0
         self._wake.set()
 
     async def aclose(self) -> None:
@@ -187,10 +225,10 @@ class ManifestWriter:
     async def _start_due(self) -> float:
         """Starts what is due and fits. Returns after how many seconds to look again without a wake."""
         now_ns = self._clock.now_ns()
-        self._lanes = {app_id: lane for app_id, lane in self._lanes.items() if not lane.is_idle}
-        for app_id, lane in self._lanes.items():
-            await self._look_at_settings(app_id, lane)
-        full = [app_id for app_id, lane in self._lanes.items() if not lane.free(now_ns)]
+        self._ways = {app_id: way for app_id, way in self._ways.items() if not way.is_idle}
+        for app_id, way in self._ways.items():
+            await self._look_at_settings(app_id, way)
+        full = [app_id for app_id, way in self._ways.items() if not way.free(now_ns)]
         limit = _PARALLEL_WRITES + len(self._tasks)
 
         async def read(connection: AsyncConnection) -> tuple[Sequence[ManifestRow], int | None]:
@@ -201,87 +239,83 @@ class ManifestWriter:
         for row in rows:
             if len(self._tasks) >= _PARALLEL_WRITES:
                 break
-            lane = self._lanes.setdefault(row.app_id, Lane())
-            if row.task_id not in self._tasks and lane.free(now_ns):
-                self._start(row, lane)
+            way = self._ways.setdefault(row.app_id, _Way())
+            if row.task_id not in self._tasks and way.free(now_ns):
+                self._start(row, way)
         next_ns = now_ns + round(_LOOK_SECONDS * NANOSECONDS)
-        waits = [lane.next_ns for lane in self._lanes.values() if lane.next_ns > now_ns]
+        waits = [way.next_ns for way in self._ways.values() if way.next_ns > now_ns]
         if earliest_ns is not None:
             waits.append(earliest_ns)
         return max(0.0, (min([next_ns, *waits]) - now_ns) / NANOSECONDS)
 
-    async def _look_at_settings(self, app_id: str, lane: Lane) -> None:
+    async def _look_at_settings(self, app_id: str, way: _Way) -> None:
         """With new settings trouble may be over."""
-        if lane.trouble is None:
+        if way.failing_ns is None:
             return
         application = await self._database.read(lambda connection: applications.get(connection, app_id))
-        if application.revision != lane.revision:
-            lane.revision = application.revision
+        if application.revision != way.revision:
+            way.revision, way.failing_ns, way.switch_ns = application.revision, None, None
+            way.first, way.second = Lane(), Lane()
             await self.retry_now(app_id)
 
-    def _start(self, row: ManifestRow, lane: Lane) -> None:
-        lane.in_hand.add(row.task_id)
-        task = asyncio.create_task(self._write(row, lane), name=f"manifest-{row.task_id}")
+    def _start(self, row: ManifestRow, way: _Way) -> None:
+        way.in_hand.add(row.task_id)
+        task = asyncio.create_task(self._write(row, way), name=f"manifest-{row.task_id}")
         self._tasks[row.task_id] = task
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.pop(row.task_id, None)
-            lane.in_hand.discard(row.task_id)
+            way.in_hand.discard(row.task_id)
             if not task.cancelled() and (error := task.exception()):
+                # Its delay could not be stored: it must not be tried again at once and for ever.
                 _log.error("manifest_lost", app_id=row.app_id, task_id=row.task_id, exc_info=error)
-                lane.failed(_internal(error), self._clock.now_ns(), self._random)
+                self._failed(way, way.first, _internal(error))
             self._wake.set()
 
         task.add_done_callback(done)
 
-    async def _write(self, row: ManifestRow, lane: Lane) -> None:
+    async def _write(self, row: ManifestRow, way: _Way) -> None:
         try:
-            await self._attempt(row, lane)
+            await self._attempt(row, way)
         except StoreError as error:
-            await self._delay(row, lane, error)
+            await self._delay(row, way, error)
         except Exception as error:
             _log.exception("manifest_failed", app_id=row.app_id, task_id=row.task_id)
-            await self._delay(row, lane, _internal(error))
-        else:
-            lane.succeeded()
+            failure = _internal(error)
+            self._failed(way, way.first, failure)
+            await self._delay(row, way, failure)
 
-    async def _attempt(self, row: ManifestRow, lane: Lane) -> None:
+    def _failed(self, way: _Way, lane: Lane, error: StoreError) -> None:
+        now_ns = self._clock.now_ns()
+        lane.failed(error, now_ns, self._random)
+        if way.failing_ns is None:
+            way.failing_ns = now_ns
+
+    async def _attempt(self, row: ManifestRow, way: _Way) -> None:
         """Puts the manifest as of now, and stores that it is written. Raises StoreError."""
         begun_ns = self._clock.monotonic_ns()
-
-        async def read(connection: AsyncConnection) -> _Snapshot | None:
-            # First, so that whatever changes while the rest is read is one change more than this one has.
-            found = await manifests.find(connection, row.app_id, row.task_id)
-            if found is None:
-                return None
-            application = await applications.get(connection, row.app_id)
-            return _Snapshot(found, application, await history_of_task(connection, row.app_id, row.task_id))
-
-        snapshot = await self._database.scan(read)
+        snapshot = await self._database.scan(partial(_read, row))
         if snapshot is None:
             return
-        lane.revision = snapshot.application.revision
+        way.revision = snapshot.application.revision
         try:
-            store = self._stores.of_application(snapshot.application)
+            places = self._stores.destinations(snapshot.application)
         except SecretKeyError as error:
-            raise StoreRefused("CredentialsUnreadable", str(error)) from error
-        _, prefix = self._stores.place(snapshot.application)
+            refused = StoreRefused("CredentialsUnreadable", str(error))
+            self._failed(way, way.first, refused)
+            raise refused from error
         history = snapshot.history
-        key = manifest_key(prefix, row.app_id, history.task.room_id, row.task_id)
         complete_ns = self._clock.now_ns()
-        data, sha256 = await _in_thread_if(
-            len(history.segments) > _SEGMENTS_AT_ONCE, lambda: self._document(history, key, complete_ns)
-        )
-        await store.put_bytes(key, data, CONTENT_TYPE)
         is_complete = is_finished(history)
+        data, place, key = await self._put(row, way, places, history, complete_ns)
         written = WrittenManifest(
             written=snapshot.row.wanted,
             is_complete=is_complete,
-            store=store.identity,
+            store=place.store.identity,
             object_key=key,
-            url=store.url(key),
+            url=place.store.url(key),
             size_bytes=len(data),
-            sha256=sha256,
+            sha256=hashlib.sha256(data).hexdigest(),
             update_ns=complete_ns,
         )
         spent_ns = self._clock.monotonic_ns() - begun_ns
@@ -292,6 +326,9 @@ class ManifestWriter:
             before = await manifests.find(uow.connection, row.app_id, row.task_id)
             assert before is not None
             await manifests.written(uow, row.task_id, written, next_ns)
+            if before.object_key and (before.store, before.object_key) != (written.store, key):
+                await removals.add(uow, row.app_id, before.store, before.object_key)
+            await removals.done(uow, written.store, [key])
             if not is_complete or before.wanted != snapshot.row.wanted:
                 return False
             return await complete_if_done(uow, row.app_id, row.task_id, complete_ns)
@@ -304,21 +341,50 @@ class ManifestWriter:
             "task_completed" if is_completed else "manifest_written",
             app_id=row.app_id,
             task_id=row.task_id,
-            store=store.identity,
+            store=written.store,
             object_key=key,
             size_bytes=len(data),
         )
 
-    def _document(self, history: TaskHistory, key: str, complete_ns: int) -> tuple[bytes, str]:
-        manifest = build(
-            history, object_key=key, service_version=self._service_version, complete_ns=complete_ns
-        )
-        data = encode(manifest)
-        return data, hashlib.sha256(data).hexdigest()
+    async def _put(
+        self, row: ManifestRow, way: _Way, places: Destinations, history: TaskHistory, complete_ns: int
+    ) -> tuple[bytes, Destination, str]:
+        """Puts the document where it goes: the first store, or the second if that is down. Raises StoreError."""
+        now_ns = self._clock.now_ns()
+        way.switch_ns = None
+        if places.second is not None and way.failing_ns is not None:
+            way.switch_ns = way.failing_ns + places.second_after_ns
+        ways = [(places.first, way.first)]
+        if places.second is not None and way.switch_ns is not None and now_ns >= way.switch_ns:
+            ways.append((places.second, way.second))
+            if now_ns < way.first.next_ns:
+                del ways[0]
+        while True:
+            place, lane = ways.pop(0)
+            key = manifest_key(place.prefix, row.app_id, history.task.room_id, row.task_id)
+            make = partial(self._document, history, key, complete_ns)
+            data = await _in_thread_if(len(history.segments) > _SEGMENTS_AT_ONCE, make)
+            try:
+                await place.store.put_bytes(key, data, CONTENT_TYPE)
+            except StoreError as error:
+                self._failed(way, lane, error)
+                if places.second is not None and way.switch_ns is None:
+                    way.switch_ns = self._clock.now_ns() + places.second_after_ns
+                if not ways:
+                    raise
+                continue
+            lane.succeeded()
+            if lane is way.first:
+                way.failing_ns = way.switch_ns = None
+                way.second = Lane()
+            return data, place, key
 
-    async def _delay(self, row: ManifestRow, lane: Lane, error: StoreError) -> None:
+    def _document(self, history: TaskHistory, key: str, complete_ns: int) -> bytes:
+        version = self._service_version
+        return encode(build(history, object_key=key, service_version=version, complete_ns=complete_ns))
+
+    async def _delay(self, row: ManifestRow, way: _Way, error: StoreError) -> None:
         self._failed_attempts += 1
-        next_ns = lane.failed(error, self._clock.now_ns(), self._random)
         _log.warning(
             "manifest_delayed",
             app_id=row.app_id,
@@ -327,12 +393,21 @@ class ManifestWriter:
             error=error.message,
         )
         await self._database.write(
-            lambda uow: manifests.delay(uow, row.task_id, next_ns),
+            lambda uow: manifests.delay(uow, row.task_id, way.next_ns),
             name="manifest.writer.ManifestWriter.delay",
         )
 
 
-async def _in_thread_if(is_large: bool, work: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:
+async def _read(row: ManifestRow, connection: AsyncConnection) -> _Snapshot | None:
+    # First, so that whatever changes while the rest is read is one change more than this one has.
+    found = await manifests.find(connection, row.app_id, row.task_id)
+    if found is None:
+        return None
+    application = await applications.get(connection, row.app_id)
+    return _Snapshot(found, application, await history_of_task(connection, row.app_id, row.task_id))
+
+
+async def _in_thread_if(is_large: bool, work: Callable[[], bytes]) -> bytes:
     return await asyncio.to_thread(work) if is_large else work()
 
 
