@@ -20,6 +20,8 @@ _COARSE = 6
 """8 kHz are enough to compare by: what the publishers say of lies below 3 kHz, or everywhere."""
 _WINDOW_SECONDS = 0.25
 _NEAR_SECONDS = 0.04
+_REACHES = (8_000, 48_000, 10**9)
+"""How far behind it is looked for then, in samples."""
 _ALIKE = 0.3
 """Noise that has nothing to do with a window has a correlation with it of 0.1 at most."""
 
@@ -65,7 +67,7 @@ def find_like(recorded: Samples, stretches: Sequence[Samples], rate: int) -> Non
     """
     heard = _coarse(recorded, rate)
     window, near = round(_WINDOW_SECONDS * 8000), round(_NEAR_SECONDS * 8000)
-    at = 0
+    at, place = 0, None
     missing: list[str] = []
     count = 0
     for number, stretch in enumerate(stretches):
@@ -76,10 +78,11 @@ def find_like(recorded: Samples, stretches: Sequence[Samples], rate: int) -> Non
             if not needle.any():
                 at += window
                 continue
-            place = _best(heard, needle, max(0, at - near), at + window + near)
-            if place is None:
-                # A segment ended, or silence was between: somewhere behind it goes on.
-                place = _best(heard, needle, max(0, at - near), len(heard))
+            # Where a segment ended, or silence was between, it goes on somewhere behind; what is said comes round again.
+            for reach in (near, *_REACHES):
+                place = _best(heard, needle, max(0, at - near), at + window + reach)
+                if place is not None:
+                    break
             if place is None:
                 missing.append(f"{number}:{first / 8000:.2f}")
                 at += window
