@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import segment_pb2
-from roomtape_service.database.tables import multiparts, removals, segments
+from roomtape_service.database.tables import manifests, multiparts, removals, segments
 from roomtape_service.database.unit_of_work import UnitOfWork
 
 __all__ = [
@@ -87,15 +87,16 @@ async def due(
 
 
 async def is_needed(connection: AsyncConnection, store: str, object_key: str) -> bool:
-    """Whether the object is that of a file which is in the store or on its way there."""
-    condition = sa.and_(
+    """Whether the object is a manifest, or that of a file which is in the store or on its way there."""
+    is_file = sa.exists().where(
         # Written out, because SQLite takes a partial index only for the very condition that it was made with.
         sa.text("segments.object_key <> ''"),
         segments.c.store == store,
         segments.c.object_key == object_key,
         segments.c.state <= _UPLOADED,
     )
-    return bool(await connection.scalar(sa.select(sa.exists().where(condition))))
+    is_manifest = sa.exists().where(manifests.c.store == store, manifests.c.object_key == object_key)
+    return bool(await connection.scalar(sa.select(sa.or_(is_file, is_manifest))))
 
 
 async def done(uow: UnitOfWork, store: str, object_keys: Sequence[str]) -> None:

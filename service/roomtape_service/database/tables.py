@@ -42,6 +42,7 @@ __all__ = [
     "segments",
     "task_labels",
     "tasks",
+    "upload_lanes",
 ]
 
 metadata = MetaData(
@@ -318,6 +319,16 @@ parts = Table(
     PrimaryKeyConstraint("multipart_id", "number"),
 )
 
+# Applications whose first store takes nothing: since when, and whether segments go to the secondary one.
+upload_lanes = Table(
+    "upload_lanes",
+    metadata,
+    Column("app_id", Text, ForeignKey("applications.app_id"), primary_key=True),
+    Column("store", Text, nullable=False),
+    Column("failing_ns", BigInteger, nullable=False),
+    Column("uses_secondary", Boolean, nullable=False, server_default=text("false")),
+)
+
 # Objects that are to be removed from a store: their files were deleted or expired.
 removals = Table(
     "removals",
@@ -350,6 +361,7 @@ manifests = Table(
     Column("update_ns", BigInteger),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_ns", BigInteger, nullable=False, server_default="0"),
+    Index("ix_manifests_object", "store", "object_key"),
     _partial_index("ix_manifests_due", "next_attempt_ns", where="written < wanted"),
 )
 

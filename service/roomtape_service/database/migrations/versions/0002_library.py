@@ -143,6 +143,15 @@ def _create_uploads() -> None:
         sa.PrimaryKeyConstraint("multipart_id", "number", name=op.f("pk_parts")),
     )
     op.create_table(
+        "upload_lanes",
+        sa.Column("app_id", sa.Text(), nullable=False),
+        sa.Column("store", sa.Text(), nullable=False),
+        sa.Column("failing_ns", sa.BigInteger(), nullable=False),
+        sa.Column("uses_secondary", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.ForeignKeyConstraint(["app_id"], ["applications.app_id"], name=op.f("fk_upload_lanes_app_id")),
+        sa.PrimaryKeyConstraint("app_id", name=op.f("pk_upload_lanes")),
+    )
+    op.create_table(
         "removals",
         sa.Column("removal_id", sa.Text(), nullable=False),
         sa.Column("app_id", sa.Text(), nullable=False),
@@ -176,6 +185,7 @@ def _create_manifests() -> None:
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_manifests_task_id")),
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_manifests")),
     )
+    op.create_index("ix_manifests_object", "manifests", ["store", "object_key"])
     _partial_index("ix_manifests_due", "manifests", ["next_attempt_ns"], "written < wanted")
     op.create_table(
         "gaps",
