@@ -238,6 +238,12 @@ class S3Store:
         except PermissionRefused:
             # To see them takes a permission that nothing else needs.
             return
+        except StoreError as error:
+            raise StoreRefused(
+                "TagsIgnored",
+                f"The store can't say which tags an object has ({error.code}), so it hardly keeps any. Leave `tags` "
+                "out, or ask its operator.",
+            ) from error
         entries = cast(Sequence[Mapping[str, str]], answer.get("TagSet", ()))
         if {entry["Key"]: entry["Value"] for entry in entries} != self._tags:
             raise StoreRefused(
