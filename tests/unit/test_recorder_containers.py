@@ -290,3 +290,18 @@ def test_files_grow_only_at_their_end(tmp_path: Path, container: Container) -> N
     first_part = 1024
     assert len(halfway) > 2 * first_part
     assert path.read_bytes()[first_part : len(halfway)] == halfway[first_part:]
+
+
+def test_writers_take_what_the_table_gives_them_and_nothing_else(tmp_path: Path) -> None:
+    wav, mp3 = (
+        WavWriter(str(tmp_path / "a.wav"), 48_000, 1),
+        Mp3Writer(str(tmp_path / "a.mp3"), 48_000, 1, 64_000),
+    )
+    ogg = OggWriter(str(tmp_path / "a.ogg"), 1, 1)
+    for takes_pcm in (wav, mp3):
+        with pytest.raises(TypeError, match="takes PCM"):
+            takes_pcm.add_packet(b"\xf8", 960, 960)
+    with pytest.raises(TypeError, match="takes packets"):
+        ogg.add_pcm(bytes(1920))
+    for writer in (wav, mp3, ogg):
+        writer.file.close()

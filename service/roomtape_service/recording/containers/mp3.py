@@ -80,7 +80,7 @@ class Mp3Writer:
         self._feed(self._encoder, pcm)
 
     def add_packet(self, packet: bytes, duration: int, samples: int) -> None:
-        raise NotImplementedError("MP3 takes PCM")
+        raise TypeError("MP3 takes PCM")
 
     def add_silence(self, samples: int) -> None:
         if self._encoder is None:

@@ -43,7 +43,7 @@ class OggWriter:
         return self._added
 
     def add_pcm(self, pcm: bytes) -> None:
-        raise NotImplementedError("Ogg takes packets")
+        raise TypeError("Ogg takes packets")
 
     def add_packet(self, packet: bytes, duration: int, samples: int) -> None:
         self._added += samples

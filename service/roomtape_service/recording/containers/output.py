@@ -71,12 +71,12 @@ class ContainerWriter(Protocol):
         ...
 
     def add_pcm(self, pcm: bytes) -> None:
-        """The next samples, signed 16 bit, interleaved; only of writers that take PCM."""
+        """The next samples, signed 16 bit, interleaved. Raises TypeError if the writer takes packets."""
         ...
 
     def add_packet(self, packet: bytes, duration: int, samples: int) -> None:
-        """The next packet, which plays for `duration` in the place of `samples`; only of writers that pass
-        packets."""
+        """The next packet, which plays for `duration` in the place of `samples`. Raises TypeError if the writer takes
+        PCM."""
         ...
 
     def add_silence(self, samples: int) -> None:

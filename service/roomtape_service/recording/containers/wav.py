@@ -39,7 +39,7 @@ class WavWriter:
         self._added += len(pcm) // self._block
 
     def add_packet(self, packet: bytes, duration: int, samples: int) -> None:
-        raise NotImplementedError("WAV takes PCM")
+        raise TypeError("WAV takes PCM")
 
     def add_silence(self, samples: int) -> None:
         self.add_pcm(bytes(samples * self._block))
