@@ -21,9 +21,9 @@ from roomtape_service.settings_values import (
     choice,
     count,
     database_url,
+    host_and_port,
     number,
     path,
-    text,
     url,
 )
 
@@ -90,7 +90,13 @@ def _cores(_values: Mapping[str, object]) -> int:
 
 
 def _own_url(values: Mapping[str, object]) -> str:
-    return f"{'https' if values.get('tls_certificate_file') else 'http'}://{values['http_listen']}"
+    scheme = "https" if values.get("tls_certificate_file") else "http"
+    address = Address.read(values["http_listen"])
+    if address.wildcard:
+        # Nobody can call 0.0.0.0: who reaches gRPC under a name reaches HTTP under it too.
+        host = str(values["advertise"]).rpartition(":")[0]
+        return f"{scheme}://{host}:{address.port}"
+    return f"{scheme}://{address}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +128,9 @@ class Settings:
     )
     advertise: str = field(
         metadata=_about(
-            text,
+            host_and_port,
             lambda values: str(values["listen"]),
-            "The host:port under which callers reach gRPC.",
+            "The host:port under which callers reach gRPC. Playback URLs have its host while http_listen names none.",
             "listen",
         )
     )
@@ -303,10 +309,10 @@ def with_addresses(settings: Settings, listen: Address, http_listen: Address) ->
     What was derived from the addresses is derived again.
     """
     values = dump(settings)
-    if settings.advertise == str(settings.listen):
-        del values["advertise"]
     if settings.public_url == _own_url(values):
         del values["public_url"]
+    if settings.advertise == str(settings.listen):
+        del values["advertise"]
     return parse({**values, "listen": str(listen), "http_listen": str(http_listen)})
 
 
@@ -383,6 +389,13 @@ def _conflicts(settings: Settings) -> list[str]:
             f"http_listen: {settings.http_listen} can be reached from other machines; "
             "set tls_certificate_file and tls_key_file, or listen on 127.0.0.1"
         )
+    if settings.http_listen.wildcard and settings.public_url == _own_url(dump(settings)):
+        host = settings.advertise.rpartition(":")[0].strip("[]")
+        if Address(host, 0).wildcard:
+            problems.append(
+                f"public_url: {settings.public_url} reaches nobody, since http_listen is {settings.http_listen}; "
+                "set public_url, or advertise, to what callers use"
+            )
     if settings.failpoints_file and not (settings.listen.loopback and settings.http_listen.loopback):
         problems.append("failpoints_file: it is for tests; unset it, or listen on 127.0.0.1")
     if len(str(settings.node_socket).encode()) > _MAX_SOCKET_BYTES:

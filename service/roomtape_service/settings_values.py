@@ -21,6 +21,7 @@ __all__ = [
     "choice",
     "count",
     "database_url",
+    "host_and_port",
     "number",
     "path",
     "text",
@@ -64,8 +65,21 @@ class Address:
         except ValueError:
             return False
 
+    @property
+    def wildcard(self) -> bool:
+        """Whether it is every address of the machine."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def host_and_port(value: object) -> str:
+    """Out of `host:port`, where others listen."""
+    return str(Address.read(value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Where settings come from, and everything that is refused about them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,31 @@ def test_other_machines_reach_it_only_with_tls_and_keys(tmp_path: Path, host: st
     with pytest.raises(SettingsError, match="http_listen"):
         parse({"http_listen": f"{host}:7401", **keys})
     parse({"http_listen": f"{host}:7401", **tls})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_nobody_is_sent_to_every_address(tmp_path: Path, host: str) -> None:
+    certificate = tmp_path / "cert.pem"
+    certificate.touch()
+    everywhere = {
+        "listen": f"{host}:7400",
+        "http_listen": f"{host}:7401",
+        "tls_certificate_file": str(certificate),
+        "tls_key_file": str(certificate),
+        "api_keys": f"{HASH}=*",
+    }
+    with pytest.raises(SettingsError, match=rf"public_url: .* reaches nobody.*{re.escape(host)}:7401"):
+        parse(everywhere)
+    named = parse({**everywhere, "advertise": "recorder.example.com:443"})
+    assert named.public_url == "https://recorder.example.com:7401"
+    bound = with_addresses(named, Address("0.0.0.0", 7400), Address("0.0.0.0", 9))
+    assert bound.public_url == "https://recorder.example.com:9"
+    assert parse({**everywhere, "public_url": "https://b"}).public_url == "https://b"
+
+
+def test_an_advertised_address_is_one() -> None:
+    with pytest.raises(SettingsError, match=r"advertise .*host:port"):
+        parse({"advertise": "recorder.example.com"})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.4.5", "[::1]", "localhost"])
