@@ -47,7 +47,7 @@ TOS = Place(VENDORS[storage_pb2.STORAGE_VENDOR_TOS], "tapes", "cn-beijing", "tos
     ],
 )
 def test_codes_have_a_kind(code: str, status: int, kind: type[store.StoreError]) -> None:
-    error = trouble(COS, "put", code, "as the store said", status)
+    error = trouble(COS, "head", code, "as the store said", status)
     assert type(error) is kind
     assert error.code == (code or str(status))
     assert "{" not in error.message
@@ -63,6 +63,18 @@ def test_advice_speaks_the_vendors_words() -> None:
     assert "cos.ap-guangzhou.myqcloud.com" in trouble(COS, "put", "NoSuchBucket", "").message
     assert "path_style" in trouble(TOS, "put", "InvalidPathAccess", "").message
     assert "NTP" in trouble(TOS, "put", "RequestTimeTooSkewed", "").message
+
+
+def test_what_is_said_of_a_put_is_not_that_it_is_missing() -> None:
+    # OBS answers so where the bucket stands in the path.
+    error = trouble(TOS, "put", "NoSuchKey", "", 404)
+    assert type(error) is store.AddressRefused
+    assert "wrong place of the URL" in error.message
+    # OSS says so where the bucket is in another region.
+    detail = "The bucket you are attempting to access must be addressed using the specified endpoint."
+    error = trouble(TOS, "put", "AccessDenied", detail, 403)
+    assert type(error) is store.AddressRefused
+    assert "cn-beijing" in error.message
 
 
 def test_every_vendor_says_what_each_step_needs() -> None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from botocore import exceptions
+from botocore.parsers import ResponseParserError
 
 from roomtape_service.storage.clients import Account, S3Client, S3Clients
 from roomtape_service.storage.credentials import KeyRing
@@ -93,6 +94,8 @@ class Bucket:
             try:
                 async with self._clients.client(account) as client, asyncio.timeout(seconds):
                     return await make(client)
+            except ResponseParserError as error:
+                raise trouble(self._place, step, "NotS3", "its answer can't be read") from error
             except (exceptions.BotoCoreError, exceptions.ClientError, aiohttp.ClientError, OSError) as error:
                 problem = self._trouble(step, error)
                 if isinstance(problem, CredentialsRefused) and not are_renewed:
@@ -107,7 +110,7 @@ class Bucket:
             wait_seconds *= 2
 
     def _trouble(self, step: str, error: Exception) -> StoreError:
-        place = Place(self.vendor, self.name, self.account.region, self._host)
+        place = self._place
         if isinstance(error, exceptions.ClientError):
             said = error.response.get("Error", {})
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -121,6 +124,10 @@ class Bucket:
         if isinstance(error, exceptions.ParamValidationError | exceptions.InvalidRegionError):
             return StoreRefused("InvalidSettings", f"The storage settings can't be used: {detail}")
         return trouble(place, step, "ConnectionFailed", detail)
+
+    @property
+    def _place(self) -> Place:
+        return Place(self.vendor, self.name, self.account.region, self._host)
 
     @property
     def _host(self) -> str:

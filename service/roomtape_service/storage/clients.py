@@ -213,6 +213,7 @@ class S3Clients:
             raise StoreRefused("InvalidSettings", f"The storage settings can't be used: {error}") from error
         # With `Expect: 100-continue` aiohttp's read timeout never starts while a silent server withholds the 100.
         client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+        client.meta.events.register_last("before-parameter-build.s3", _stay)
         if not vendor.list_url_encode:
             client.meta.events.unregister(
                 "before-parameter-build.s3.ListObjects", botocore.handlers.set_list_objects_encoding_type_url
@@ -247,6 +248,14 @@ class S3Clients:
                 await asyncio.to_thread(session.warm_up_loader_caches, "s3")
                 self._session = session
             return self._session
+
+
+def _stay(context: dict[str, object], **_: object) -> None:
+    # botocore looks for the bucket's region by a HEAD, and for that one's by another: a server that redirects
+    # everything would be asked until the stack is full. Where a bucket is, its settings say.
+    redirect = context.get("s3_redirect")
+    if isinstance(redirect, dict):
+        redirect["redirected"] = True
 
 
 async def _close(entry: _Entry) -> None:

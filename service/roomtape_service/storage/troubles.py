@@ -24,6 +24,7 @@ from roomtape_service.storage.vendors import Vendor
 __all__ = ["Place", "trouble"]
 
 _WAIT = "{title} {what}. It is tried again by itself."
+_FAILING = _WAIT + " If it never works, look whether `endpoint` ({host}) is its S3 interface."
 
 _NO_KEY = (
     "{title} does not know the {key_name} that is set as access_key_id. Copy it again from {key_page}; it may also "
@@ -45,10 +46,24 @@ _NO_BUCKET = (
     "correct `bucket` ({bucket_rule}) or `region` ({region})."
 )
 _WRONG_REGION = (
-    "Bucket {bucket} is not in region {region}, or {host} is not its endpoint. {bucket_page} shows the bucket's "
-    "region; set it, and leave `endpoint` empty unless you need another."
+    "Bucket {bucket} is not in region {region}, or {host} is not its endpoint. Look into {bucket_page} for "
+    "the bucket's region; set it, and leave `endpoint` empty unless you need another."
 )
 _NO_PATH_STYLE = "{title} does not take the bucket in the path. Leave `path_style` unset."
+_NOT_PUT = (
+    "{title} says that what is being put does not exist, as stores do that find the bucket in the wrong place of the "
+    "URL. Leave `path_style` unset, and look whether `endpoint` ({host}) is the S3 interface of region {region}."
+)
+_NOT_S3 = (
+    "{host} does not answer as an S3 interface does ({detail}). Correct `endpoint`; the address of a console or of a "
+    "website is none."
+)
+_CLASS = "{title} refuses the storage class ({detail}). Leave `storage_class` out, or write another."
+_TAGS = "{title} refuses the tags ({detail}). Leave `tags` out, or write others."
+_ARCHIVED = (
+    "Objects of this storage class can't be read before they are restored, so files can't be played or joined. Choose "
+    "another `storage_class` unless they are only kept."
+)
 _CLOCK = "The clock of this server differs too much from that of {title}. Let it follow a time server (NTP)."
 _FULL = "There is no space or quota left for bucket {bucket}. Make room or raise the quota."
 _ACCOUNT = "{title} has suspended the account or the bucket, often for an unpaid bill. Look into its console."
@@ -59,6 +74,9 @@ _NO_TLS = (
     "The certificate of {host} can't be trusted ({detail}). Correct `endpoint`, or let the server trust the authority "
     "that signed it."
 )
+
+# What OSS says to AccessDenied where the bucket is in another region.
+_ELSEWHERE = "must be addressed using the specified endpoint"
 
 # Code to class and advice.
 _CODES: Mapping[str, tuple[type[StoreError], str]] = {
@@ -92,6 +110,13 @@ _CODES: Mapping[str, tuple[type[StoreError], str]] = {
     "PathStyleDomainForbidden": (AddressRefused, _NO_PATH_STYLE),
     "InvalidPathAccess": (AddressRefused, _NO_PATH_STYLE),
     "SecondLevelDomainForbidden": (AddressRefused, _NO_PATH_STYLE),
+    "InvalidBucketRegion": (AddressRefused, _WRONG_REGION),
+    "NotS3": (AddressRefused, _NOT_S3),
+    "InvalidStorageClass": (StoreRefused, _CLASS),
+    "InvalidTag": (StoreRefused, _TAGS),
+    "InvalidObjectState": (StoreRefused, _ARCHIVED),
+    "InArrearOrInsufficientBalance": (StoreFull, _ACCOUNT),
+    "InsufficientStorageSpace": (StoreFull, _FULL),
     "QuotaExceeded": (StoreFull, _FULL),
     "BucketQuotaExceeded": (StoreFull, _FULL),
     "ServiceQuotaExceededException": (StoreFull, _FULL),
@@ -142,8 +167,12 @@ def trouble(place: Place, step: str, code: str, detail: str, status: int = 0) ->
     `code` is the vendor's or one of ours; where it is a bare HTTP status or empty, the status decides. `detail` is the
     vendor's message.
     """
-    default = (StoreUnavailable, _WAIT) if status >= 500 or status == 0 else (StoreRefused, _REQUEST)
+    default = (StoreUnavailable, _FAILING) if status >= 500 or status == 0 else (StoreRefused, _REQUEST)
     kind, advice = _CODES.get(code) or _STATUSES.get(status) or default
+    if code == "AccessDenied" and _ELSEWHERE in detail:
+        kind, advice = AddressRefused, _WRONG_REGION
+    if kind is ObjectMissing and step == "put":
+        kind, advice = AddressRefused, _NOT_PUT
     vendor = place.vendor
     text = advice.format(
         title=vendor.title,
