@@ -62,13 +62,16 @@ class StartedSegment:
     segment_id: int
     container: int
     codec: int
-    spool_path: str
+    spool_path: str | None
+    """None for a file that is still to be joined."""
     store: str
     """Identity of the store that it will go to, as `storage.store.Store.identity`."""
     object_key: str
     start_ns: int
     sample_rate: int
     channels: int
+    joined: int = 0
+    """As in SegmentRow."""
 
 
 @dataclass(frozen=True, slots=True)

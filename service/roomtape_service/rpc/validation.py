@@ -33,9 +33,11 @@ __all__ = [
     "page_size",
     "present",
     "publish_session_id",
+    "recording_id",
     "refuse",
     "request_id",
     "room_id",
+    "segment_id",
     "task_id",
     "timestamp",
     "track_id",
@@ -121,6 +123,21 @@ def file_id(value: str, field: str = "file_id") -> Problem | None:
     return _id(
         value, field, _FILE_ID, "a file id has up to 128 printable ASCII characters, as ListFiles gave it"
     )
+
+
+def recording_id(value: str, field: str = "recording_id") -> Problem | None:
+    """A recording, as the server named it."""
+    return _id(
+        value,
+        field,
+        _FILE_ID,
+        "a recording id has up to 128 printable ASCII characters, as DescribeRecordInfo gave it",
+    )
+
+
+def segment_id(value: int, field: str) -> Problem | None:
+    """The number of a segment, from 0."""
+    return None if value >= 0 else _invalid(field, value, "is negative; segments are counted from 0")
 
 
 def request_id(value: str, field: str = "request_id") -> Problem | None:

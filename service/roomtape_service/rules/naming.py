@@ -27,6 +27,8 @@ __all__ = [
     "escape_id",
     "manifest_key",
     "mixed_key",
+    "moved",
+    "name_stamp",
     "numbered",
     "single_key",
 ]
@@ -65,10 +67,16 @@ def single_key(
     task_start_ns: int,
     segment_id: int,
     container: media_pb2.Container.ValueType,
+    *,
+    last_segment_id: int | None = None,
 ) -> str:
-    """The key of a user's segment; `task_start_ns` is UTC since 1970."""
+    """The key of a user's segment, or of the file that it and those up to `last_segment_id` were joined into.
+
+    `task_start_ns` is UTC since 1970.
+    """
+    number = _number(segment_id, last_segment_id)
     folder = _folder(app_id, _escape(room_id, _UNSAFE_IN_ROOM), escape_id(user_id))
-    return _join(prefix, folder, f"{_stamp(task_start_ns)}_{segment_id}_audio.{EXTENSIONS[container]}")
+    return _join(prefix, folder, f"{name_stamp(task_start_ns)}_{number}_audio.{EXTENSIONS[container]}")
 
 
 def mixed_key(
@@ -79,10 +87,13 @@ def mixed_key(
     task_start_ns: int,
     segment_id: int,
     container: media_pb2.Container.ValueType,
+    *,
+    last_segment_id: int | None = None,
 ) -> str:
-    """The key of a mix's segment; `task_start_ns` is UTC since 1970."""
+    """The key of a mix's segment, as `single_key`."""
+    number = _number(segment_id, last_segment_id)
     folder = _folder(app_id, _escape(room_id, _UNSAFE_IN_ROOM))
-    name = f"{task_id}_{_stamp(task_start_ns)}_{segment_id}_audio.{EXTENSIONS[container]}"
+    name = f"{task_id}_{name_stamp(task_start_ns)}_{number}_audio.{EXTENSIONS[container]}"
     return _join(prefix, folder, name)
 
 
@@ -100,6 +111,15 @@ def numbered(key: str, n: int) -> str:
     return f"{stem}-{n}{dot}{extension}"
 
 
+def moved(key: str, prefix: str, new_prefix: str) -> str:
+    """The key in another store of a file that has `key` under `prefix`; it stays where it is not under that."""
+    prefix, new_prefix = prefix.rstrip("/"), new_prefix.rstrip("/")
+    if prefix and not key.startswith(f"{prefix}/"):
+        return key
+    rest = key[len(prefix) + 1 :] if prefix else key
+    return f"{new_prefix}/{rest}" if new_prefix else rest
+
+
 def _escape(text: str, unsafe: re.Pattern[bytes]) -> str:
     data = unsafe.sub(lambda match: b"~%02X" % match[0][0], text.encode())
     return _LEADING_DOT.sub(b"~2E", data).decode("ascii")
@@ -113,7 +133,12 @@ def _folder(app_id: str, *escaped: str) -> str:
     return name[: _FOLDER_BYTES - len(tail)] + tail
 
 
-def _stamp(time_ns: int) -> str:
+def _number(segment_id: int, last_segment_id: int | None) -> str:
+    return str(segment_id) if last_segment_id is None else f"{segment_id}-{last_segment_id}"
+
+
+def name_stamp(time_ns: int) -> str:
+    """How a start, UTC nanoseconds since 1970, stands in the names of files."""
     moment = datetime.fromtimestamp(time_ns // NANOSECONDS, UTC)
     return moment.astimezone(_VENDOR_ZONE).strftime("%Y-%m-%d-%H-%M-%S")
 

@@ -1,0 +1,332 @@
+"""Files are made of the segments that were ordered to be joined.
+
+1. What is to make stands in the database alone: rows in state RECORDING. One at a time, by a process of its own.
+2. A file that is whole becomes SPOOLED, and is uploaded as any other. After a crash before, it is made from scratch.
+3. A store that does not give its segments is asked again for ever, other orders meanwhile. A segment that is not what
+   was recorded, or that was deleted, ends the order: its file is LOST.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roomtape.v1 import event_pb2, media_pb2, segment_pb2, task_pb2
+from roomtape_service.clock import NANOSECONDS, Clock
+from roomtape_service.database import applications
+from roomtape_service.database.database import Database
+from roomtape_service.database.joined import complete_joined, spooled_joins, unfinished_joins
+from roomtape_service.database.segments import (
+    CompletedSegment,
+    SegmentRow,
+    find_segment,
+    segment_message,
+    segments_of_recording,
+    set_state,
+)
+from roomtape_service.database.tasks import find_task
+from roomtape_service.database.unit_of_work import UnitOfWork
+from roomtape_service.events.build import segment_event
+from roomtape_service.ids import Ids
+from roomtape_service.library.join_plan import JoinPlan, NotJoinableError, plan_join
+from roomtape_service.library.join_process import JoinProcessLost, run_join
+from roomtape_service.recording.joining.job import JoinFailure, JoinFault, JoinJob, JoinResult, JoinSource
+from roomtape_service.recording.vocabulary import Container
+from roomtape_service.rules.naming import EXTENSIONS
+from roomtape_service.storage.lane import wait_seconds
+from roomtape_service.storage.secrets import SecretKeyError
+from roomtape_service.storage.store import (
+    ObjectMissing,
+    Store,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
+from roomtape_service.storage.stores import Stores
+
+__all__ = ["JOINED_NAME", "Joins"]
+
+JOINED_NAME: Final = ".joined"
+"""The folder of the spool in which files are made; no worker's, so recovery passes it over."""
+
+_FOLDER_MODE = 0o750
+_READ_BYTES = 4 << 20
+_LOOK_SECONDS = 10.0
+_RECORDING = segment_pb2.SEGMENT_STATE_RECORDING
+_CONTAINERS = {
+    media_pb2.CONTAINER_MP3: Container.MP3,
+    media_pb2.CONTAINER_OGG: Container.OGG,
+    media_pb2.CONTAINER_WAV: Container.WAV,
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class _Lost(Exception):
+    """The file can never be made: the error code of the event, and why."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Joins:
+    """Makes files until it is closed. `run` owns everything that changes."""
+
+    def __init__(
+        self,
+        database: Database,
+        stores: Stores,
+        spool_root: Path,
+        clock: Clock,
+        ids: Ids,
+        *,
+        on_spooled: Callable[[], None],
+        has_room: Callable[[int], bool],
+        randomness: random.Random | None = None,
+    ) -> None:
+        """`has_room`: whether the spool may take a file of so many bytes now."""
+        self._database = database
+        self._stores = stores
+        self._folder = spool_root / JOINED_NAME
+        self._clock = clock
+        self._ids = ids
+        self._on_spooled = on_spooled
+        self._has_room = has_room
+        self._random = randomness or random.Random()
+        self._failures: dict[str, int] = {}
+        self._next_ns: dict[str, int] = {}
+        self._wake = asyncio.Event()
+        self._is_closing = False
+        self._runner: asyncio.Task[None] | None = None
+        self._making: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Makes files until `aclose`; returns then."""
+        self._runner = asyncio.current_task()
+        try:
+            await self._clean()
+            while not self._is_closing:
+                self._wake.clear()
+                try:
+                    seconds = await self._make_due()
+                except (SQLAlchemyError, OSError):
+                    _log.exception("joins_not_read")
+                    seconds = _LOOK_SECONDS
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._wake.wait()
+        finally:
+            if self._making is not None:
+                self._making.cancel()
+                await asyncio.wait((self._making,))
+
+    def wake(self) -> None:
+        """There may be an order."""
+        self._wake.set()
+
+    async def aclose(self) -> None:
+        """Ends `run`, and waits. What was being made is made after the next start. Idempotent."""
+        self._is_closing = True
+        self.wake()
+        if self._making is not None:
+            self._making.cancel()
+        if self._runner is not None:
+            await asyncio.wait((self._runner,))
+
+    async def _clean(self) -> None:
+        """Removes what ended nodes did not finish."""
+        known = set(await self._database.read(spooled_joins))
+
+        def clean() -> None:
+            self._folder.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
+            for path in self._folder.iterdir():
+                if str(path) not in known:
+                    path.unlink(missing_ok=True)
+
+        await asyncio.to_thread(clean)
+
+    async def _make_due(self) -> float:
+        """Makes what is due, one after the other. Returns after how many seconds to look again."""
+        while not self._is_closing:
+            rows = await self._database.read(unfinished_joins)
+            now_ns = self._clock.now_ns()
+            self._next_ns = {row.file_id: self._next_ns.get(row.file_id, 0) for row in rows}
+            due = min(rows, key=lambda row: self._next_ns[row.file_id], default=None)
+            if due is None:
+                return _LOOK_SECONDS
+            wait_ns = self._next_ns[due.file_id] - now_ns
+            if wait_ns > 0:
+                return min(_LOOK_SECONDS, wait_ns / NANOSECONDS)
+            self._making = asyncio.create_task(self._make(due), name=f"join-{due.file_id}")
+            await asyncio.wait((self._making,))
+            if not self._making.cancelled() and (error := self._making.exception()):
+                raise error
+        return 0.0
+
+    async def _make(self, row: SegmentRow) -> None:
+        path = self._folder / f"{row.file_id}-{self._ids.token()}.{EXTENSIONS[_container(row)]}"
+        try:
+            plan = await self._plan(row)
+            job = await self._job(row, plan, path)
+            async with aclosing(self._bytes(plan)) as sources:
+                answer = await run_join(job, sources)
+            if isinstance(answer, JoinFailure):
+                raise _error_of(answer, plan)
+            if await self._complete(row, plan, path, answer):
+                _log.info("segments_joined", app_id=row.app_id, file_id=row.file_id, segments=row.joined)
+                self._failures.pop(row.file_id, None)
+                self._on_spooled()
+                return
+        except _Lost as error:
+            await self._lose(row, error)
+        except (StoreError, JoinProcessLost) as error:
+            self._delay(row, error)
+        except asyncio.CancelledError:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+            raise
+        except Exception as error:
+            _log.exception("join_failed", app_id=row.app_id, file_id=row.file_id)
+            self._delay(row, error)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def _plan(self, row: SegmentRow) -> JoinPlan:
+        async def read(connection: AsyncConnection) -> Sequence[SegmentRow]:
+            return await segments_of_recording(connection, row.recording_id)
+
+        rows = await self._database.read(read)
+        last = row.segment_id + row.joined - 1
+        try:
+            return plan_join([each for each in rows if each.container == row.container], row.segment_id, last)
+        except NotJoinableError as error:
+            raise _Lost("SegmentsNotJoinable", str(error)) from error
+
+    async def _job(self, row: SegmentRow, plan: JoinPlan, path: Path) -> JoinJob:
+        task = await self._database.read(lambda connection: find_task(connection, row.app_id, row.task_id))
+        assert task is not None
+        size_bytes = sum(segment.size_bytes for segment in plan.segments)
+        if _container(row) == media_pb2.CONTAINER_WAV:
+            size_bytes = plan.samples * row.channels * 2
+        if not self._has_room(size_bytes):
+            raise StoreFull("SpoolFull", f"The spool has no room for a file of {size_bytes} bytes.")
+        return JoinJob(
+            container=_CONTAINERS[_container(row)],
+            path=str(path),
+            rate=row.sample_rate,
+            channels=row.channels,
+            bitrate=task_pb2.OutputSettings.FromString(task.output).audio_bitrate_bps,
+            samples=plan.samples,
+            sources=tuple(
+                JoinSource(segment.size_bytes, segment.sha256, start, segment.sample_count)
+                for segment, start in zip(plan.segments, plan.starts, strict=True)
+            ),
+        )
+
+    async def _bytes(self, plan: JoinPlan) -> AsyncGenerator[bytes, None]:
+        for segment in plan.segments:
+            store = await self._store(segment)
+            at = 0
+            while at < segment.size_bytes:
+                try:
+                    data = await store.read(segment.object_key, at, min(_READ_BYTES, segment.size_bytes - at))
+                except ObjectMissing as error:
+                    raise _Lost(error.code, f"Segment {segment.segment_id}: {error.message}") from error
+                if not data:
+                    raise _Lost(
+                        "SizeDiffers",
+                        f"The store has {at} bytes of segment {segment.segment_id} and no more.",
+                    )
+                at += len(data)
+                yield data
+
+    async def _store(self, segment: SegmentRow) -> Store:
+        application = await self._database.read(
+            lambda connection: applications.get(connection, segment.app_id)
+        )
+        try:
+            store = self._stores.of_file(application, segment.store)
+        except SecretKeyError as error:
+            raise StoreRefused("CredentialsUnreadable", str(error)) from error
+        if store is None:
+            raise StoreRefused(
+                "StoreLeft", f"The settings of the application lead no more to {segment.store}."
+            )
+        return store
+
+    async def _complete(self, row: SegmentRow, plan: JoinPlan, path: Path, answer: JoinResult) -> bool:
+        first, last = plan.segments[0], plan.segments[-1]
+        assert last.end_ns is not None
+        facts = CompletedSegment(
+            start_ns=first.start_ns,
+            end_ns=last.end_ns,
+            duration_ns=answer.samples * NANOSECONDS // row.sample_rate,
+            sample_rate=row.sample_rate,
+            channels=row.channels,
+            sample_count=answer.samples,
+            encoder_delay=answer.encoder_delay,
+            size_bytes=answer.size_bytes,
+            sha256=answer.sha256,
+            interrupted=last.interrupted,
+            statistics=_statistics(plan.segments).SerializeToString(),
+            resume="{}",
+        )
+
+        async def complete(uow: UnitOfWork) -> bool:
+            return await complete_joined(uow.connection, row.file_id, str(path), facts)
+
+        return await self._database.write(complete)
+
+    async def _lose(self, row: SegmentRow, error: _Lost) -> None:
+        _log.error("join_given_up", app_id=row.app_id, file_id=row.file_id, code=error.code, error=str(error))
+
+        async def lose(uow: UnitOfWork) -> None:
+            await uow.lock_application(row.app_id)
+            current = await find_segment(uow.connection, row.app_id, row.file_id)
+            if current is None or current.state != _RECORDING:
+                return
+            await set_state(uow.connection, row.file_id, segment_pb2.SEGMENT_STATE_LOST)
+            lost = await find_segment(uow.connection, row.app_id, row.file_id)
+            assert lost is not None
+            event = segment_event(event_pb2.EVENT_TYPE_SEGMENT_LOST, row.app_id, segment_message(lost))
+            event.segment.error_code = error.code
+            event.segment.message = str(error)
+            await uow.append(event)
+
+        await self._database.write(lose)
+
+    def _delay(self, row: SegmentRow, error: Exception) -> None:
+        failures = self._failures[row.file_id] = self._failures.get(row.file_id, 0) + 1
+        reason = error if isinstance(error, StoreError) else StoreUnavailable("Internal", str(error))
+        seconds = wait_seconds(reason, failures, self._random)
+        self._next_ns[row.file_id] = self._clock.now_ns() + round(seconds * NANOSECONDS)
+        _log.warning("join_delayed", app_id=row.app_id, file_id=row.file_id, error=str(error))
+
+
+def _container(row: SegmentRow) -> media_pb2.Container.ValueType:
+    return media_pb2.Container.ValueType(row.container)
+
+
+def _error_of(failure: JoinFailure, plan: JoinPlan) -> Exception:
+    if failure.fault is JoinFault.DISK:
+        return StoreUnavailable("SpoolUnwritable", failure.message)
+    segment = plan.segments[failure.source]
+    return _Lost("SourceDiffers", f"Segment {segment.segment_id} in {segment.store}: {failure.message}.")
+
+
+def _statistics(rows: Sequence[SegmentRow]) -> segment_pb2.FrameStatistics:
+    total = segment_pb2.FrameStatistics()
+    for row in rows:
+        each = segment_pb2.FrameStatistics.FromString(row.statistics or b"")
+        total.recorded += each.recorded
+        total.lost += each.lost
+        total.duplicated += each.duplicated
+        total.reordered += each.reordered
+        total.rejected += each.rejected
+    return total
