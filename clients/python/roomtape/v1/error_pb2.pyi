@@ -105,7 +105,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FRAME_SEQUENCE_INVALID: _ErrorReason.ValueType  # 68
     """INVALID_ARGUMENT: sequence numbers start at 1."""
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 69
-    """RESOURCE_EXHAUSTED: a message over 4 MiB, or a batch with too many frames."""
+    """RESOURCE_EXHAUSTED: a message over 4 MiB, or a batch with too many frames. One over 8 MiB is refused by the
+    transport, which reads no further: the code is the same, but there is no ErrorInfo.
+    """
     ERROR_REASON_PARTICIPANT_REMOVED: _ErrorReason.ValueType  # 70
     """PERMISSION_DENIED: the participant was removed from the room."""
     ERROR_REASON_ROOM_CLOSED: _ErrorReason.ValueType  # 71
@@ -240,7 +242,9 @@ ERROR_REASON_FRAME_TIME_INVALID: ErrorReason.ValueType  # 67
 ERROR_REASON_FRAME_SEQUENCE_INVALID: ErrorReason.ValueType  # 68
 """INVALID_ARGUMENT: sequence numbers start at 1."""
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 69
-"""RESOURCE_EXHAUSTED: a message over 4 MiB, or a batch with too many frames."""
+"""RESOURCE_EXHAUSTED: a message over 4 MiB, or a batch with too many frames. One over 8 MiB is refused by the
+transport, which reads no further: the code is the same, but there is no ErrorInfo.
+"""
 ERROR_REASON_PARTICIPANT_REMOVED: ErrorReason.ValueType  # 70
 """PERMISSION_DENIED: the participant was removed from the room."""
 ERROR_REASON_ROOM_CLOSED: ErrorReason.ValueType  # 71

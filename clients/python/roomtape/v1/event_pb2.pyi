@@ -29,9 +29,7 @@ class _WatchOrigin:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _WatchOriginEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_WatchOrigin.ValueType], _builtins.type
-):
+class _WatchOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchOrigin.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WATCH_ORIGIN_UNSPECIFIED: _WatchOrigin.ValueType  # 0
     """Means NOW; never sent."""
@@ -55,9 +53,7 @@ class _BookmarkReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _BookmarkReasonEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_BookmarkReason.ValueType], _builtins.type
-):
+class _BookmarkReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BookmarkReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BOOKMARK_REASON_UNSPECIFIED: _BookmarkReason.ValueType  # 0
     """Never sent."""
@@ -241,9 +237,7 @@ class _InterruptionCause:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _InterruptionCauseEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_InterruptionCause.ValueType], _builtins.type
-):
+class _InterruptionCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InterruptionCause.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     INTERRUPTION_CAUSE_UNSPECIFIED: _InterruptionCause.ValueType  # 0
     """Never sent."""
@@ -301,9 +295,7 @@ class EventFilter(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "room_ids", b"room_ids", "task_ids", b"task_ids", "types", b"types"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["room_ids", b"room_ids", "task_ids", b"task_ids", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,33 +335,9 @@ class WatchEventsRequest(_message.Message):
         filter: Global___EventFilter | None = ...,
         bookmark_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "bookmark_interval",
-        b"bookmark_interval",
-        "filter",
-        b"filter",
-        "origin",
-        b"origin",
-        "resume_token",
-        b"resume_token",
-        "start",
-        b"start",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark_interval", b"bookmark_interval", "filter", b"filter", "origin", b"origin", "resume_token", b"resume_token", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "app_id",
-        b"app_id",
-        "bookmark_interval",
-        b"bookmark_interval",
-        "filter",
-        b"filter",
-        "origin",
-        b"origin",
-        "resume_token",
-        b"resume_token",
-        "start",
-        b"start",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "bookmark_interval", b"bookmark_interval", "filter", b"filter", "origin", b"origin", "resume_token", b"resume_token", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["resume_token", "origin"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
@@ -403,13 +371,9 @@ class WatchEventsResponse(_message.Message):
         event: Global___Event | None = ...,
         bookmark: Global___Bookmark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "bookmark", b"bookmark", "event", b"event", "item", b"item"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "event", b"event", "item", b"item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "bookmark", b"bookmark", "event", b"event", "item", b"item", "resume_token", b"resume_token"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "event", b"event", "item", b"item", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["event", "bookmark"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
@@ -531,67 +495,11 @@ class Event(_message.Message):
         interrupted: Global___InterruptedDetail | None = ...,
         warning: Global___WarningDetail | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "detail",
-        b"detail",
-        "event_time",
-        b"event_time",
-        "gap",
-        b"gap",
-        "interrupted",
-        b"interrupted",
-        "participant",
-        b"participant",
-        "recording",
-        b"recording",
-        "room",
-        b"room",
-        "segment",
-        b"segment",
-        "task",
-        b"task",
-        "warning",
-        b"warning",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "event_time", b"event_time", "gap", b"gap", "interrupted", b"interrupted", "participant", b"participant", "recording", b"recording", "room", b"room", "segment", b"segment", "task", b"task", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "app_id",
-        b"app_id",
-        "detail",
-        b"detail",
-        "event_time",
-        b"event_time",
-        "gap",
-        b"gap",
-        "interrupted",
-        b"interrupted",
-        "participant",
-        b"participant",
-        "recording",
-        b"recording",
-        "room",
-        b"room",
-        "room_id",
-        b"room_id",
-        "segment",
-        b"segment",
-        "sequence",
-        b"sequence",
-        "task",
-        b"task",
-        "task_id",
-        b"task_id",
-        "task_sequence",
-        b"task_sequence",
-        "type",
-        b"type",
-        "warning",
-        b"warning",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "detail", b"detail", "event_time", b"event_time", "gap", b"gap", "interrupted", b"interrupted", "participant", b"participant", "recording", b"recording", "room", b"room", "room_id", b"room_id", "segment", b"segment", "sequence", b"sequence", "task", b"task", "task_id", b"task_id", "task_sequence", b"task_sequence", "type", b"type", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal[
-        "room", "participant", "task", "recording", "segment", "gap", "interrupted", "warning"
-    ]  # noqa: Y015
+    _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["room", "participant", "task", "recording", "segment", "gap", "interrupted", "warning"]  # noqa: Y015
     _WhichOneofArgType_detail: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_detail) -> _WhichOneofReturnType_detail | None: ...
 
@@ -647,9 +555,7 @@ class ParticipantDetail(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["track", b"track"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "publish_session_id", b"publish_session_id", "track", b"track", "user_id", b"user_id"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["publish_session_id", b"publish_session_id", "track", b"track", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -733,9 +639,7 @@ class SegmentDetail(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "error_code", b"error_code", "message", b"message", "segment", b"segment"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_code", b"error_code", "message", b"message", "segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -777,18 +681,7 @@ class GapDetail(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "end_time",
-        b"end_time",
-        "reason",
-        b"reason",
-        "recording_id",
-        b"recording_id",
-        "start_time",
-        b"start_time",
-        "user_id",
-        b"user_id",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "reason", b"reason", "recording_id", b"recording_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -818,9 +711,7 @@ class InterruptedDetail(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cause", b"cause", "recording_id", b"recording_id", "segment_id", b"segment_id"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "recording_id", b"recording_id", "segment_id", b"segment_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -854,9 +745,7 @@ class WarningDetail(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "message", b"message", "reason", b"reason", "recording_id", b"recording_id", "user_id", b"user_id"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "recording_id", b"recording_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,7 +72,9 @@ class PublishRequest(_message.Message):
 
     @_builtins.property
     def close(self) -> Global___PublishClose:
-        """The participant leaves; the server answers `goodbye` when all that was sent is safe."""
+        """The participant leaves; the server answers `goodbye` when all that was sent is safe. On a MEDIA clock that waits
+        for no other participant, however far behind they are.
+        """
 
     def __init__(
         self,
@@ -180,7 +182,10 @@ Global___TrackOffer: _TypeAlias = TrackOffer  # noqa: Y015
 
 @_typing.final
 class FrameBatch(_message.Message):
-    """Frames of one track. About 100 ms of media each is a good size; at most 512 frames and 4 MiB."""
+    """Frames of one track. About 100 ms of media each is a good size; at most 512 frames and 4 MiB. A message over 4 MiB
+    ends the stream with BATCH_TOO_LARGE; one over 8 MiB is refused by the transport itself, with RESOURCE_EXHAUSTED and
+    without ErrorInfo.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -401,7 +406,7 @@ Global___PublishOpened: _TypeAlias = PublishOpened  # noqa: Y015
 @_typing.final
 class Acknowledgement(_message.Message):
     """Everything of the track up to the sequence is handed to the server's operating system in every recording that
-    takes it, or was not to be recorded.
+    takes it, or was not to be recorded. In a goodbye on a MEDIA clock it may be kept beside a mix that waits for others.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
