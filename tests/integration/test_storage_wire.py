@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from roomtape.v1 import storage_pb2
+from roomtape_service.storage.part import PART_BYTES
 from roomtape_service.storage.settings import check_settings
 from tests.support.stores import make_stores
 from tests.support.wire import WireRequest, wire_server
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 KEY = "recordings/app_room_u~2F/2023-02-09-16-16-45_0_audio.mp3"
-LARGE_BYTES = (8 << 20) + 1
+LARGE = bytes(PART_BYTES + 1)
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,8 @@ async def test_requests_are_the_vendors(vendor: str, tmp_path: Path) -> None:
     place = PLACES[vendor]
     plain, wishful = _settings(place, wishes=False), _settings(place, wishes=True)
     assert check_settings(plain) == check_settings(wishful) == []
-    small, large = tmp_path / "small", tmp_path / "large"
+    small = tmp_path / "small"
     small.write_bytes(b"small")
-    large.write_bytes(b"\0" * LARGE_BYTES)
     async with wire_server(tmp_path, HOSTS) as server:
         stores = make_stores(tmp_path, authority=server.authority, port=server.port)
         try:
@@ -103,7 +103,14 @@ async def test_requests_are_the_vendors(vendor: str, tmp_path: Path) -> None:
             await store.put(KEY, small, _sha256(small), "audio/mpeg")
             await store.read(KEY, 10, 5)
             await store.list("recordings/", after=KEY, limit=10)
-            await store.put(KEY, large, _sha256(large), "audio/mpeg", parallel_parts=1)
+            upload_id = await store.begin_parts(KEY, "audio/mpeg")
+            tags = {
+                number: await store.put_part(
+                    KEY, upload_id, number, LARGE[(number - 1) * PART_BYTES :][:PART_BYTES]
+                )
+                for number in (2, 1)
+            }
+            await store.complete_parts(KEY, upload_id, tags, len(LARGE))
             upload_id = await store.begin_parts(KEY, "audio/mpeg")
             await store.abort_parts(KEY, upload_id)
             await store.delete(KEY)

@@ -111,8 +111,7 @@ async def test_a_segment_from_its_start_to_the_store(recording: Database) -> Non
 
 async def test_states_are_not_skipped(recording: Database) -> None:
     await _insert(recording, STARTED)
-    with pytest.raises(DBAPIError):
-        await recording.write(lambda unit: uploads.finish_upload(unit.connection, "file", "url"))
+    assert not await recording.write(lambda unit: uploads.finish_upload(unit.connection, "file", "url"))
     assert (await _find(recording)).state == segment_pb2.SEGMENT_STATE_SPOOLED
 
 
@@ -126,8 +125,8 @@ async def test_a_name_that_is_taken_gets_a_number(recording: Database) -> None:
     assert await _insert(recording, elsewhere) == KEY
 
     row = await _find(recording, "elsewhere")
-    move = partial(uploads.move_to_store, row=row, store=STORE)
-    assert await recording.write(lambda unit: move(unit.connection)) == KEY.replace(".mp3", "-4.mp3")
+    move = partial(uploads.move_to_store, row=row, store=STORE, object_key=row.object_key)
+    assert await recording.write(lambda unit: move(unit)) == KEY.replace(".mp3", "-4.mp3")
     moved = await _find(recording, "elsewhere")
     assert (moved.store, moved.object_key) == (STORE, KEY.replace(".mp3", "-4.mp3"))
 

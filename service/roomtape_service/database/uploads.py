@@ -7,8 +7,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import segment_pb2
+from roomtape_service.database import multiparts
+from roomtape_service.database import removals as removal_rows
 from roomtape_service.database.segments import SegmentRow
-from roomtape_service.database.tables import segments
+from roomtape_service.database.tables import removals, segments
+from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.rules.naming import numbered
 
 __all__ = [
@@ -64,20 +67,27 @@ async def begin_upload(connection: AsyncConnection, file_id: str) -> bool:
     return result.rowcount == 1
 
 
-async def move_to_store(connection: AsyncConnection, row: SegmentRow, store: str) -> str:
-    """The segment goes to another store than it was meant for.
+async def move_to_store(unit: UnitOfWork, row: SegmentRow, store: str, object_key: str) -> str:
+    """The segment goes to another store than it was meant for, under `object_key` or its first free number.
 
-    Returns its object key there: the one that it has, or its first free number.
+    What an attempt whose answer was lost may have left in the other store is removed from there. Returns the key.
     """
+    connection = unit.connection
     n = 1
     while True:
-        key = numbered(row.object_key, n)
+        key = numbered(object_key, n)
         taken = sa.and_(segments.c.store == store, segments.c.object_key == key)
-        if not await connection.scalar(sa.select(sa.exists().where(taken))):
+        # Whatever is to be removed under a key is removed at some time.
+        doomed = sa.and_(removals.c.store == store, removals.c.object_key == key)
+        is_taken = sa.or_(sa.exists().where(taken), sa.exists().where(doomed))
+        if not await connection.scalar(sa.select(is_taken)):
             break
         n += 1
     update = sa.update(segments).where(segments.c.file_id == row.file_id)
     await connection.execute(update.values(store=store, object_key=key))
+    await multiparts.leave(connection, row.file_id)
+    if row.state == _UPLOADING:
+        await removal_rows.add(unit, row.app_id, row.store, row.object_key)
     return key
 
 
@@ -100,7 +110,9 @@ async def postpone_uploads(
     )
 
 
-async def finish_upload(connection: AsyncConnection, file_id: str, url: str) -> bool:
+async def finish_upload(
+    connection: AsyncConnection, file_id: str, url: str, expire_ns: int | None = None
+) -> bool:
     """UPLOADING → UPLOADED: the store confirmed size and checksum. The spool file still stands.
 
     False when the file was given up meanwhile: it stays what it is.
@@ -111,6 +123,7 @@ async def finish_upload(connection: AsyncConnection, file_id: str, url: str) -> 
         .values(
             state=_UPLOADED,
             url=url,
+            expire_ns=expire_ns,
             upload_attempts=segments.c.upload_attempts + 1,
             next_attempt_ns=None,
         )

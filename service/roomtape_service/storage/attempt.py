@@ -1,4 +1,4 @@
-"""One segment's way into its store: what is written to the database and said before, after, and when it fails."""
+"""One segment's way into its store: what is done and written to the database before, on the way, and after."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -8,23 +8,22 @@ from typing import Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roomtape.v1 import error_pb2, event_pb2, media_pb2, segment_pb2
-from roomtape_service.database import applications, uploads
+from roomtape.v1 import event_pb2, media_pb2, segment_pb2, storage_pb2, task_pb2
+from roomtape_service.database import applications, lanes, multiparts, tasks, uploads
 from roomtape_service.database.database import Database
-from roomtape_service.database.segments import (
-    SegmentRow,
-    find_segment,
-    segment_message,
-    segments_of_recording,
-)
+from roomtape_service.database.segments import SegmentRow, find_segment, segments_of_recording
 from roomtape_service.database.unit_of_work import UnitOfWork
-from roomtape_service.events.build import segment_event
-from roomtape_service.storage.lane import Lane
+from roomtape_service.rules.naming import moved
+from roomtape_service.rules.retention import expire_ns
+from roomtape_service.storage.budget import MemoryBudget
+from roomtape_service.storage.lane import Lane, Way
+from roomtape_service.storage.multipart import Multiparts
+from roomtape_service.storage.notices import GivenUp, store_warning, upload_event
 from roomtape_service.storage.secrets import SecretKeyError
-from roomtape_service.storage.store import Store, StoreError, StoreRefused
-from roomtape_service.storage.stores import Stores
+from roomtape_service.storage.store import StoreRefused
+from roomtape_service.storage.stores import Destinations, Stores
 
-__all__ = ["CONTENT_TYPES", "Attempts", "GivenUp", "OnUploaded", "RemoveSpooled"]
+__all__ = ["CONTENT_TYPES", "Attempts", "OnUploaded", "RemoveSpooled"]
 
 CONTENT_TYPES: Mapping[int, str] = {
     media_pb2.CONTAINER_MP3: "audio/mpeg",
@@ -35,11 +34,11 @@ CONTENT_TYPES: Mapping[int, str] = {
 OnUploaded = Callable[[UnitOfWork, str, str], Awaitable[None]]
 """Called with application and task inside the unit of work that makes a segment UPLOADED."""
 
+_TRIES_PARTS = 2
+
+_UPLOADING = segment_pb2.SEGMENT_STATE_UPLOADING
+
 _log = structlog.get_logger(__name__)
-
-
-class GivenUp(Exception):
-    """The file is not to be uploaded any more; its id. Whoever gave it up takes its traces from the store."""
 
 
 class RemoveSpooled(Protocol):
@@ -49,42 +48,71 @@ class RemoveSpooled(Protocol):
 
 
 class Attempts:
-    """Carries out attempts; keeps in memory only of which errors each waiting segment's watchers were told."""
+    """Carries out attempts; holds nothing between them."""
 
     def __init__(
-        self, database: Database, stores: Stores, on_uploaded: OnUploaded, remove_spooled: RemoveSpooled
+        self,
+        database: Database,
+        stores: Stores,
+        multipart: Multiparts,
+        on_uploaded: OnUploaded,
+        remove_spooled: RemoveSpooled,
     ) -> None:
         self._database = database
         self._stores = stores
+        self._multipart = multipart
+        # Stores that hang keep no more of the memory from those that do not.
+        self._memory_of_tries = MemoryBudget(_TRIES_PARTS * multipart.part_bytes)
         self._on_uploaded = on_uploaded
         self._remove_spooled = remove_spooled
-        self._told: dict[str, set[str]] = {}
 
-    async def upload(self, row: SegmentRow, lane: Lane) -> None:
-        """Puts the segment, then makes it UPLOADED in one unit of work with its event. Raises StoreError."""
-        application = await self._database.read(lambda connection: applications.get(connection, row.app_id))
-        lane.revision = application.revision
+    async def destinations(self, app_id: str) -> tuple[int, Destinations]:
+        """Where the application's segments go, and its revision that says so. Raises StoreRefused."""
+        application = await self._database.read(lambda connection: applications.get(connection, app_id))
         try:
-            store = self._stores.of_application(application)
+            return application.revision, self._stores.destinations(application)
         except SecretKeyError as error:
             raise StoreRefused("CredentialsUnreadable", str(error)) from error
-        key = await self._begin(row, store)
+
+    async def revision(self, app_id: str) -> int:
+        """The application's: with another one, its stores may be others."""
+        application = await self._database.read(lambda connection: applications.get(connection, app_id))
+        return application.revision
+
+    async def upload(self, row: SegmentRow, way: Way, lane: Lane) -> None:
+        """Puts the segment by one of its lanes, then makes it UPLOADED in one unit of work with its event.
+
+        Raises StoreError, GivenUp.
+        """
+        places = await self._places(row.app_id, way)
+        place = places.second if lane is way.second and places.second is not None else places.first
+        store = place.store
+        is_whole = row.size_bytes <= self._multipart.part_bytes
+        key = await self._begin(row, places, store.identity, is_whole=is_whole)
         assert row.spool_path is not None
         content_type = CONTENT_TYPES[row.container]
-        await store.put(
-            key, Path(row.spool_path), row.sha256, content_type, parallel_parts=lane.parallel_parts
-        )
+        share = self._share(lane)
+        if is_whole:
+            async with share.take(row.size_bytes):
+                await store.put(key, Path(row.spool_path), row.sha256, content_type)
+        else:
+            await self._multipart.put(row, store, key, content_type, lane.parallel_parts, share)
         url = store.url(key)
 
         async def finish(unit: UnitOfWork) -> None:
             await unit.lock_application(row.app_id)
-            if not await uploads.finish_upload(unit.connection, row.file_id, url):
+            expires_ns = await _expire_ns(unit, row)
+            if not await uploads.finish_upload(unit.connection, row.file_id, url, expires_ns):
                 raise GivenUp(row.file_id)
-            await unit.append(await _segment_event(unit, _uploaded_type(row), row))
+            multipart = await multiparts.find(unit.connection, row.file_id)
+            if multipart is not None and not is_whole:
+                await multiparts.forget(unit.connection, multipart.multipart_id)
+            if lane is way.first and way.failing_ns is not None:
+                await _tell_takes(unit, row.app_id, store.identity)
+            await unit.append(await upload_event(unit, _uploaded_type(row), row))
             await self._on_uploaded(unit, row.app_id, row.task_id)
 
         await self._database.write(finish)
-        self._told.pop(row.file_id, None)
         _log.info(
             "segment_uploaded",
             app_id=row.app_id,
@@ -95,49 +123,28 @@ class Attempts:
             size_bytes=row.size_bytes,
         )
 
-    async def delay(self, row: SegmentRow, error: StoreError, next_ns: int, *, is_warning: bool) -> None:
-        """An attempt failed; the next is due at `next_ns`. `is_warning`: the application is warned as well."""
-        _log.warning(
-            "segment_upload_delayed",
-            app_id=row.app_id,
-            task_id=row.task_id,
-            file_id=row.file_id,
-            error_code=error.code,
-            error=error.message,
-        )
-        is_news = self._is_news(row, error)
-
-        async def delay(unit: UnitOfWork) -> None:
-            await unit.lock_application(row.app_id)
-            if not await uploads.delay_upload(unit.connection, row.file_id, next_ns):
-                raise GivenUp(row.file_id)
-            if is_news:
-                await unit.append(await _delayed_event(unit, row, error))
-            if is_warning:
-                await unit.append(_warning(row.app_id, error))
-
-        await self._database.write(delay)
-        self._remember(row, error)
-
-    async def tell(self, rows: Sequence[SegmentRow], error: StoreError, now_ns: int) -> bool:
-        """Segments of one application wait for what another one failed with. Returns whether that was news to any.
-
-        Those that it was news to are due at `now_ns`.
-        """
-        news = [row for row in rows if self._is_news(row, error)]
-        if not news:
+    async def send_settled(self, app_id: str, file_id: str, way: Way, checkpointed_bytes: int) -> bool:
+        """Sends a part of a file that grows. Returns whether more can be sent now. Raises StoreError."""
+        row = await self._database.read(lambda connection: find_segment(connection, app_id, file_id))
+        if row is None or row.state != segment_pb2.SEGMENT_STATE_RECORDING:
             return False
+        places = await self._places(app_id, way)
+        store = places.first.store
+        if row.store != store.identity:
+            # It goes elsewhere when it is complete, under a name of its own there.
+            return False
+        content_type = CONTENT_TYPES[row.container]
+        is_more = await self._multipart.send_settled(
+            row, store, content_type, checkpointed_bytes, self._share(way.first)
+        )
+        if way.failing_ns is not None:
 
-        async def tell(unit: UnitOfWork) -> None:
-            await unit.lock_application(news[0].app_id)
-            await uploads.postpone_uploads(unit.connection, [row.file_id for row in news], now_ns)
-            for row in news:
-                await unit.append(await _delayed_event(unit, row, error))
+            async def take(unit: UnitOfWork) -> None:
+                await unit.lock_application(app_id)
+                await _tell_takes(unit, app_id, store.identity)
 
-        await self._database.write(tell)
-        for row in news:
-            self._remember(row, error)
-        return True
+            await self._database.write(take)
+        return is_more
 
     async def remove_file(self, row: SegmentRow) -> None:
         """Removes the spool file of an UPLOADED segment. What can't be removed is left for the next start."""
@@ -162,54 +169,63 @@ class Attempts:
             name="storage.attempt.Attempts.remove_file",
         )
 
-    async def _begin(self, row: SegmentRow, store: Store) -> str:
+    async def _places(self, app_id: str, way: Way) -> Destinations:
+        """As `destinations`; keeps the way up with them."""
+        way.revision, places = await self.destinations(app_id)
+        way.leads_to(places.first.store.identity)
+        return places
+
+    def _share(self, lane: Lane) -> MemoryBudget:
+        return self._memory_of_tries if lane.trouble else lane.memory
+
+    async def _begin(self, row: SegmentRow, places: Destinations, store: str, *, is_whole: bool) -> str:
         """Marks the segment UPLOADING, to this store. Returns its key there."""
-        if row.state == segment_pb2.SEGMENT_STATE_UPLOADING and row.store == store.identity:
+        if row.state == _UPLOADING and row.store == store:
             return row.object_key
 
         async def begin(unit: UnitOfWork) -> str:
             await unit.lock_application(row.app_id)
             key = row.object_key
-            if row.store != store.identity:
-                key = await uploads.move_to_store(unit.connection, row, store.identity)
+            if row.store != store:
+                key = await uploads.move_to_store(unit, row, store, _moved_key(row, places, store))
+            if is_whole:
+                # Of a file that a power cut made shorter, more may have been sent than there is now.
+                await multiparts.leave(unit.connection, row.file_id)
             if not await uploads.begin_upload(unit.connection, row.file_id):
                 raise GivenUp(row.file_id)
             return key
 
         return await self._database.write(begin)
 
-    def _is_news(self, row: SegmentRow, error: StoreError) -> bool:
-        return error.code not in self._told.get(row.file_id, ())
 
-    def _remember(self, row: SegmentRow, error: StoreError) -> None:
-        self._told.setdefault(row.file_id, set()).add(error.code)
+def _moved_key(row: SegmentRow, places: Destinations, store: str) -> str:
+    """The key of a segment that goes to one of two stores instead of the other."""
+    first, second = places.first, places.second
+    if second is None:
+        return row.object_key
+    if store == second.store.identity and row.store == first.store.identity:
+        return moved(row.object_key, first.prefix, second.prefix)
+    if store == first.store.identity and row.store == second.store.identity:
+        return moved(row.object_key, second.prefix, first.prefix)
+    return row.object_key
 
 
-async def _delayed_event(unit: UnitOfWork, row: SegmentRow, error: StoreError) -> event_pb2.Event:
-    event = await _segment_event(unit, event_pb2.EVENT_TYPE_SEGMENT_UPLOAD_DELAYED, row)
-    event.segment.error_code = error.code
-    event.segment.message = error.message
-    return event
+async def _expire_ns(unit: UnitOfWork, row: SegmentRow) -> int | None:
+    task = await tasks.find_task(unit.connection, row.app_id, row.task_id)
+    application = await applications.get(unit.connection, row.app_id)
+    if task is None or row.end_ns is None:
+        return None
+    output = task_pb2.OutputSettings.FromString(task.output)
+    return expire_ns(row.end_ns, output, storage_pb2.StorageSettings.FromString(application.storage))
 
 
-async def _segment_event(
-    unit: UnitOfWork, event_type: event_pb2.EventType.ValueType, row: SegmentRow
-) -> event_pb2.Event:
-    changed = await find_segment(unit.connection, row.app_id, row.file_id)
-    assert changed is not None
-    return segment_event(event_type, row.app_id, segment_message(changed))
+async def _tell_takes(unit: UnitOfWork, app_id: str, store: str) -> None:
+    """The first store takes something again."""
+    known = await lanes.takes(unit.connection, app_id)
+    if known is not None and known.uses_secondary:
+        text = f"Segments go to {store} again; those in the secondary store stay there."
+        await unit.append(store_warning(app_id, text))
 
 
 def _uploaded_type(row: SegmentRow) -> event_pb2.EventType.ValueType:
     return event_pb2.EVENT_TYPE_SEGMENTS_JOINED if row.joined else event_pb2.EVENT_TYPE_SEGMENT_UPLOADED
-
-
-def _warning(app_id: str, error: StoreError) -> event_pb2.Event:
-    return event_pb2.Event(
-        type=event_pb2.EVENT_TYPE_WARNING,
-        app_id=app_id,
-        warning=event_pb2.WarningDetail(
-            reason=error_pb2.ERROR_REASON_STORE_UNAVAILABLE,
-            message=f"Segments are kept on the server until the store takes them. {error.message}",
-        ),
-    )

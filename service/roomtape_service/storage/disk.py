@@ -72,9 +72,7 @@ class DiskStore:
             raise StoreRefused("InvalidKey", f"{key!r} is where files lie that are being written.")
         return self._top.joinpath(*parts)
 
-    async def put(
-        self, key: str, source: Path, sha256: str, content_type: str, *, parallel_parts: int = 4
-    ) -> StoredObject:
+    async def put(self, key: str, source: Path, sha256: str, content_type: str) -> StoredObject:
         target = self.path(key)
         seconds = _CALL_SECONDS + (source.stat().st_size if source.exists() else 0) / _LEAST_BYTES_PER_SECOND
         return await _in_thread(self._put, seconds, key, source, target, sha256)

@@ -4,21 +4,19 @@ import asyncio
 import base64
 import hashlib
 import io
-import os
 import random
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Protocol, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from roomtape_service.storage.bucket import Bucket, S3Limits
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.clients import Account, S3Client, S3Clients
 from roomtape_service.storage.credentials import KeyRing
-from roomtape_service.storage.part import PART_BYTES, Part, part_bytes_for, parts_of
+from roomtape_service.storage.part import PART_BYTES
 from roomtape_service.storage.store import (
     BegunParts,
     ObjectMissing,
@@ -35,40 +33,15 @@ from roomtape_service.storage.store import (
 __all__ = ["S3Limits", "S3Store"]
 
 _SHA256 = "sha256"
-# Aborting saves the bucket's owner money; it must not hold up who cancelled.
-_ABORT_SECONDS = 5.0
+# A part that fails is sent again by who knows which parts are there; until then its memory is others'.
+_PART_ATTEMPTS = 2
+# What some servers say to a part that they have, from a call whose answer was lost.
+_NOT_IMPLEMENTED = "NotImplemented"
 
 
 class _Body(Protocol):
     async def read(self) -> bytes: ...
     def close(self) -> None: ...
-
-
-@dataclass(slots=True, eq=False)
-class _Upload:
-    """A file on its way; `read` must be called in the order of its bytes."""
-
-    key: str
-    file: BinaryIO
-    size_bytes: int
-    sha256: str
-    content_type: str
-    _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-
-    def read(self, part: Part) -> tuple[bytes, str]:
-        """The part and its MD5 in base 64. Raises SourceDamaged when the file has become shorter."""
-        data = os.pread(self.file.fileno(), part.length, part.start)
-        if len(data) != part.length:
-            raise SourceDamaged("SourceDiffers", f"{self.file.name} has become shorter.")
-        self._digest.update(data)
-        return data, _md5(data)
-
-    def check(self) -> None:
-        """Raises SourceDamaged unless what was read is what was recorded."""
-        if self._digest.hexdigest() != self.sha256:
-            raise SourceDamaged(
-                "SourceDiffers", f"{self.file.name} is not what was recorded: its SHA-256 differs."
-            )
 
 
 class S3Store:
@@ -106,24 +79,18 @@ class S3Store:
     def url(self, key: str) -> str:
         return f"s3://{self._bucket}/{quote(key, safe='/~')}"
 
-    async def put(
-        self, key: str, source: Path, sha256: str, content_type: str, *, parallel_parts: int = 4
-    ) -> StoredObject:
+    async def put(self, key: str, source: Path, sha256: str, content_type: str) -> StoredObject:
         try:
-            with source.open("rb") as file:
-                size_bytes = os.fstat(file.fileno()).st_size
-                upload = _Upload(key, file, size_bytes, sha256, content_type)
-                if size_bytes > PART_BYTES:
-                    parts = parts_of(size_bytes, part_bytes_for(size_bytes))
-                    await self._put_parts(upload, parts, parallel_parts)
-                else:
-                    await self._put_whole(upload)
+            size_bytes = (await asyncio.to_thread(source.stat)).st_size
+            async with self._memory.take(size_bytes):
+                data, md5 = await asyncio.to_thread(_read_whole, source, sha256)
+                await self._put_object(key, data, md5, sha256, content_type)
         except FileNotFoundError as error:
             raise SourceDamaged("SourceMissing", f"{source} is gone.") from error
         except OSError as error:
             raise SourceDamaged("SourceUnreadable", f"{source} can't be read: {error.strerror}.") from error
         stored = await self.head(key)
-        check_stored(stored, size_bytes, sha256)
+        check_stored(stored, len(data), sha256)
         return stored
 
     async def put_bytes(self, key: str, data: bytes, content_type: str) -> StoredObject:
@@ -144,25 +111,39 @@ class S3Store:
 
     async def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> str:
         md5 = await asyncio.to_thread(_md5, data)
-        answer = await self._calls.call(
-            "multipart",
-            lambda s3: s3.upload_part(
-                Bucket=self._bucket,
-                Key=key,
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=io.BytesIO(data),
-                **self._md5(md5),
-            ),
-            len(data),
-        )
+        try:
+            answer = await self._calls.call(
+                "multipart",
+                lambda s3: s3.upload_part(
+                    Bucket=self._bucket,
+                    Key=key,
+                    UploadId=upload_id,
+                    PartNumber=number,
+                    Body=io.BytesIO(data),
+                    **self._md5(md5),
+                ),
+                len(data),
+                attempts=_PART_ATTEMPTS,
+            )
+        except StoreRefused as error:
+            if error.code == _NOT_IMPLEMENTED:
+                raise PartsMissing(
+                    error.code, f"The store has part {number} of {key} and replaces none. All are sent again."
+                ) from error
+            raise
         return str(answer["ETag"])
 
     async def complete_parts(
         self, key: str, upload_id: str, tags: Mapping[int, str], size_bytes: int
     ) -> StoredObject:
+        parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(tags.items())]
         try:
-            await self._complete(key, upload_id, tags)
+            await self._calls.call(
+                "multipart",
+                lambda s3: s3.complete_multipart_upload(
+                    Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+                ),
+            )
         except PartsMissing as missing:
             # A call whose answer was lost may have completed it; what the store has then tells.
             try:
@@ -282,12 +263,6 @@ class S3Store:
             lambda s3: s3.generate_presigned_url("get_object", Params=parameters, ExpiresIn=lifetime_seconds),
         )
 
-    async def _put_whole(self, upload: _Upload) -> None:
-        async with self._memory.take(upload.size_bytes):
-            data, md5 = await asyncio.to_thread(upload.read, Part(1, 0, upload.size_bytes))
-            upload.check()
-            await self._put_object(upload.key, data, md5, upload.sha256, upload.content_type)
-
     async def _put_object(self, key: str, data: bytes, md5: str, sha256: str, content_type: str) -> None:
         await self._calls.call(
             "put",
@@ -303,105 +278,6 @@ class S3Store:
             len(data),
         )
 
-    async def _put_parts(self, upload: _Upload, parts: Sequence[Part], parallel_parts: int) -> None:
-        """A multipart upload.
-
-        1. Abort what an earlier process left under this key: vendors charge for parts that nobody completes.
-        2. Read the parts in order, so that the file's SHA-256 comes out, and send several at once.
-        3. Complete only if the SHA-256 is the recorded one; abort in every other case.
-        """
-        key = upload.key
-        await self._abort_left_uploads(key)
-        created = await self._calls.call(
-            "multipart",
-            lambda s3: s3.create_multipart_upload(
-                Bucket=self._bucket,
-                Key=key,
-                ContentType=upload.content_type,
-                Metadata={_SHA256: upload.sha256},
-                **self._wishes(),
-            ),
-        )
-        upload_id = str(created["UploadId"])
-        try:
-            tags = await self._send_parts(upload, upload_id, parts, parallel_parts)
-            upload.check()
-            with suppress(PartsMissing):
-                await self._complete(key, upload_id, tags)
-        except BaseException:
-            await self._abort(key, upload_id)
-            raise
-
-    async def _send_parts(
-        self, upload: _Upload, upload_id: str, parts: Sequence[Part], parallel_parts: int
-    ) -> Mapping[int, str]:
-        tags: dict[int, str] = {}
-        slots = asyncio.Semaphore(parallel_parts)
-
-        async def send(part: Part, data: bytes, md5: str) -> None:
-            answer = await self._calls.call(
-                "multipart",
-                lambda s3: s3.upload_part(
-                    Bucket=self._bucket,
-                    Key=upload.key,
-                    UploadId=upload_id,
-                    PartNumber=part.number,
-                    Body=io.BytesIO(data),
-                    **self._md5(md5),
-                ),
-                part.length,
-            )
-            tags[part.number] = str(answer["ETag"])
-
-        def sent(taken: int, _: asyncio.Task[None]) -> None:
-            self._memory.release(taken)
-            slots.release()
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for part in parts:
-                    await slots.acquire()
-                    taken = await self._memory.acquire(part.length)
-                    try:
-                        data, md5 = await asyncio.to_thread(upload.read, part)
-                        task = group.create_task(send(part, data, md5))
-                    except BaseException:
-                        self._memory.release(taken)
-                        raise
-                    task.add_done_callback(partial(sent, taken))
-                    del data
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return tags
-
-    async def _complete(self, key: str, upload_id: str, tags: Mapping[int, str]) -> None:
-        parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(tags.items())]
-        await self._calls.call(
-            "multipart",
-            lambda s3: s3.complete_multipart_upload(
-                Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
-            ),
-        )
-
-    async def _abort(self, key: str, upload_id: str) -> None:
-        with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(_ABORT_SECONDS):
-                await self._calls.call(
-                    "multipart",
-                    lambda s3: s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id),
-                )
-
-    async def _abort_left_uploads(self, key: str) -> None:
-        with suppress(StoreError):
-            answer = await self._calls.call(
-                "multipart",
-                lambda s3: s3.list_multipart_uploads(Bucket=self._bucket, Prefix=key),
-                attempts=1,
-            )
-            for left in cast(Sequence[Mapping[str, str]], answer.get("Uploads", ())):
-                if left.get("Key") == key:
-                    await self._abort(key, left["UploadId"])
-
     def _list_uploads(self, parameters: Mapping[str, str], s3: S3Client) -> Awaitable[Mapping[str, object]]:
         return s3.list_multipart_uploads(Bucket=self._bucket, **parameters)
 
@@ -412,6 +288,14 @@ class S3Store:
 
     def _md5(self, md5: str) -> Mapping[str, str]:
         return {"ContentMD5": md5} if self._calls.vendor.part_md5 else {}
+
+
+def _read_whole(source: Path, sha256: str) -> tuple[bytes, str]:
+    """The file and its MD5. Raises SourceDamaged, OSError."""
+    data = source.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise SourceDamaged("SourceDiffers", f"{source} is not what was recorded: its SHA-256 differs.")
+    return data, _md5(data)
 
 
 def _md5(data: bytes) -> str:

@@ -132,10 +132,10 @@ class Store(Protocol):
         """Where the object is, for people and programs that have access of their own: `s3://…` or `file://…`."""
         ...
 
-    async def put(
-        self, key: str, source: Path, sha256: str, content_type: str, *, parallel_parts: int = 4
-    ) -> StoredObject:
+    async def put(self, key: str, source: Path, sha256: str, content_type: str) -> StoredObject:
         """Puts the file `source` under `key`, in place of what was there, and asks the store for what it has.
+
+        In one request; uploads put files of more than PART_BYTES in parts, so that they go on where they stopped.
 
         Returns after the store confirmed the size, every byte was checked against `sha256` on its way, and the
         checksum equals where the store keeps it. Cancelling leaves either nothing or the whole object.

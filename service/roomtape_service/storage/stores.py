@@ -83,11 +83,12 @@ class Stores:
     def destinations(self, record: ApplicationRecord) -> Destinations:
         """The application's stores. Raises SecretKeyError when credentials can't be opened."""
         settings = self._secret_box.open(record.app_id, _stored(record))
-        first = Destination(self.store(settings), settings.prefix)
+        first = Destination(self.store(settings, app_id=record.app_id), settings.prefix)
         if not settings.HasField("secondary"):
             return Destinations(first, None, 0)
-        second = Destination(self.store(_of_secondary(settings.secondary)), settings.secondary.prefix)
-        return Destinations(first, second, secondary_after_ns(settings.secondary))
+        secondary = settings.secondary
+        second = Destination(self.store(secondary, app_id=record.app_id), secondary.prefix)
+        return Destinations(first, second, secondary_after_ns(secondary))
 
     def of_file(self, record: ApplicationRecord, identity: str) -> Store | None:
         """The store in which a file of the application lies; None when its settings lead there no more.
@@ -193,17 +194,3 @@ def _stored(record: ApplicationRecord) -> storage_pb2.StorageSettings:
     settings = storage_pb2.StorageSettings()
     settings.ParseFromString(record.storage)
     return complete_settings(settings, record.app_id)
-
-
-def _of_secondary(secondary: storage_pb2.SecondaryStore) -> storage_pb2.StorageSettings:
-    settings = storage_pb2.StorageSettings(prefix=secondary.prefix)
-    match secondary.WhichOneof("store"):
-        case "disk":
-            settings.disk.CopyFrom(secondary.disk)
-        case "object_store":
-            settings.object_store.CopyFrom(secondary.object_store)
-        case "custom":
-            settings.custom.CopyFrom(secondary.custom)
-        case _:
-            pass
-    return settings

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,13 @@ from roomtape_service.spool.aside import set_aside
 from roomtape_service.spool.records import SpoolRecords
 from roomtape_service.spool.recovery import RecoveredSegment, Recovery
 from roomtape_service.tasks.completion import end_recording
+from roomtape_service.tasks.files import CONTAINER_NUMBERS
 from roomtape_service.tasks.recovered import RecoveredFacts, spool_records
 from roomtape_service.tasks.segments import SegmentFacts
 from roomtape_service.tasks.task import task_proto
 from roomtape_service.tasks.telling import tell_gap, tell_interruption
 
-__all__ = ["Facts"]
+__all__ = ["Facts", "OnGrown"]
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +47,10 @@ _WORKER_LOST_MESSAGE = (
 _GAP_REASONS = {
     protocol.GapReason.PUBLISHER_LOST: event_pb2.GAP_REASON_PUBLISHER_LOST,
     protocol.GapReason.INTERRUPTED: event_pb2.GAP_REASON_INTERRUPTED,
+    protocol.GapReason.SPOOL_FULL: event_pb2.GAP_REASON_SPOOL_FULL,
 }
+
+_SPOOL_FULL = event_pb2.INTERRUPTION_CAUSE_SPOOL_FULL
 
 _UNAVAILABLE = (OperationalError, InterfaceError, sqlite3.OperationalError, OSError)
 """What a database raises that takes nothing from anybody."""
@@ -69,6 +73,9 @@ class _Searched:
     living: Collection[Path] = ()
 
 
+OnGrown = Callable[[str, int, Mapping[int, int]], Awaitable[None]]
+"""Called with recording, segment and checkpointed bytes by the number of the container, after the segment's start."""
+
 _Fact = protocol.WorkerOp | _Found | _Searched
 
 
@@ -86,9 +93,11 @@ class Facts:
         on_spooled: Callable[[], None],
         spool_root: Path,
         *,
+        on_grown: OnGrown | None = None,
         waiting_seconds: float = _WAITING_SECONDS,
     ) -> None:
-        """`waiting_seconds`: how often a fact is tried again that waits."""
+        """`on_grown` hears of files that grow; `waiting_seconds`: how often a fact is tried again that waits."""
+        self._on_grown = on_grown
         self._waiting_seconds = waiting_seconds
         self._database = database
         self._segments = segments
@@ -179,6 +188,11 @@ class Facts:
             case protocol.SegmentCompleted():
                 await self._write("completed", lambda uow: self._completed(uow, fact))
                 self._on_spooled()
+            case protocol.SegmentGrown() if self._on_grown is not None:
+                sizes: dict[int, int] = {
+                    CONTAINER_NUMBERS[protocol.Container(name)]: size for name, size in fact.sizes.items()
+                }
+                await self._on_grown(fact.recording_id, fact.segment, sizes)
             case protocol.RecordingStopped():
                 await self._write("stopped", lambda uow: end_recording(uow, fact.recording_id))
             case protocol.Gap():
@@ -202,7 +216,8 @@ class Facts:
         await self._segments.started(uow, _start_of(fact))
         is_new = await self._segments.completed(uow, fact)
         if is_new and fact.interrupted:
-            cause = event_pb2.INTERRUPTION_CAUSE_SPOOL_UNWRITABLE
+            is_full = fact.trouble is protocol.SpoolTrouble.FULL
+            cause = _SPOOL_FULL if is_full else event_pb2.INTERRUPTION_CAUSE_SPOOL_UNWRITABLE
             await self._interrupted(uow, fact.recording_id, fact.segment, cause)
 
     async def _store_found(self, fact: _Found) -> None:

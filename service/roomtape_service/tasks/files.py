@@ -5,12 +5,16 @@ from collections.abc import Iterable, Mapping
 from roomtape.v1 import media_pb2
 from roomtape_service.recording import protocol
 
-__all__ = ["CONTAINERS", "CONTAINER_CODECS", "holds", "mix_holds", "writable"]
+__all__ = ["CONTAINERS", "CONTAINER_CODECS", "CONTAINER_NUMBERS", "holds", "mix_holds", "writable"]
 
 CONTAINERS: Mapping[media_pb2.Container.ValueType, protocol.Container] = {
     media_pb2.CONTAINER_MP3: protocol.Container.MP3,
     media_pb2.CONTAINER_OGG: protocol.Container.OGG,
     media_pb2.CONTAINER_WAV: protocol.Container.WAV,
+}
+
+CONTAINER_NUMBERS: Mapping[protocol.Container, media_pb2.Container.ValueType] = {
+    container: number for number, container in CONTAINERS.items()
 }
 
 CONTAINER_CODECS: Mapping[protocol.Container, media_pb2.Codec.ValueType] = {

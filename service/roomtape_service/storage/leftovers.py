@@ -1,0 +1,141 @@
+"""Multipart uploads that go on no more: aborted until their stores confirmed, since vendors charge for their parts.
+
+They are left when a file goes to another store, when it is lost or abandoned, and when its store forgot of it.
+"""
+
+import asyncio
+import random
+from contextlib import suppress
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from roomtape_service.clock import NANOSECONDS, Clock
+from roomtape_service.database import applications, multiparts
+from roomtape_service.database.database import Database
+from roomtape_service.database.multiparts import DueLeft, MultipartRow
+from roomtape_service.storage.lane import wait_seconds
+from roomtape_service.storage.multipart import abort_begun
+from roomtape_service.storage.secrets import SecretKeyError
+from roomtape_service.storage.store import Store, StoreError, StoreRefused
+from roomtape_service.storage.stores import Stores
+
+__all__ = ["Leftovers"]
+
+_AT_ONCE = 16
+# What others put into the database is found by looking.
+_LOOK_SECONDS = 10.0
+# What settings lead to no more is looked for again now and then: they may come back.
+_UNREACHABLE_SECONDS = 3600.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Leftovers:
+    """Aborts until it is closed. `run` owns everything that changes."""
+
+    def __init__(self, database: Database, stores: Stores, clock: Clock, randomness: random.Random) -> None:
+        self._database = database
+        self._stores = stores
+        self._clock = clock
+        self._random = randomness
+        self._failures: dict[tuple[str, str], int] = {}
+        self._wake = asyncio.Event()
+        self._is_hastened = False
+
+    async def run(self) -> None:
+        """Aborts until it is cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                seconds = await self._work()
+            except (SQLAlchemyError, OSError):
+                _log.exception("multiparts_not_read")
+                seconds = _LOOK_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+
+    def wake(self) -> None:
+        """Something may be left. May be called at any time."""
+        self._wake.set()
+
+    def retry_now(self) -> None:
+        """What failed is due: the settings of an application changed."""
+        self._is_hastened = True
+        self._wake.set()
+
+    async def _work(self) -> float:
+        """Aborts what is due. Returns after how many seconds to look again without a wake."""
+        if self._is_hastened:
+            self._is_hastened = False
+            await self._database.write(lambda unit: multiparts.hasten_left(unit.connection), name=_HASTEN)
+        now_ns = self._clock.now_ns()
+        places = await self._database.read(multiparts.due_left)
+        due = [place for place in places if place.due_ns <= now_ns]
+        # A store that hangs holds up no other for longer than its calls may take.
+        again = await asyncio.gather(*(self._abort_due(place, now_ns) for place in due))
+        times = [*again, *(place.due_ns for place in places if place.due_ns > now_ns)]
+        next_ns = min(times, default=now_ns + round(_LOOK_SECONDS * NANOSECONDS))
+        return min(_LOOK_SECONDS, max(0.0, (next_ns - self._clock.now_ns()) / NANOSECONDS))
+
+    async def _abort_due(self, place: DueLeft, now_ns: int) -> int:
+        """Returns when the place is to be looked at again."""
+        rows = await self._database.read(
+            lambda connection: multiparts.left_of(connection, place.app_id, place.store, now_ns, _AT_ONCE)
+        )
+        where = (place.app_id, place.store)
+        try:
+            store = await self._store(place)
+            if store is None:
+                return await self._postpone(place, now_ns, _UNREACHABLE_SECONDS)
+            for row in rows:
+                await self._abort(row, store)
+        except StoreError as error:
+            self._failures[where] = self._failures.get(where, 0) + 1
+            _log.warning(
+                "multipart_not_aborted",
+                app_id=place.app_id,
+                store=place.store,
+                error_code=error.code,
+                error=error.message,
+            )
+            return await self._postpone(
+                place, now_ns, wait_seconds(error, self._failures[where], self._random)
+            )
+        self._failures.pop(where, None)
+        return now_ns
+
+    async def _abort(self, row: MultipartRow, store: Store) -> None:
+        if row.upload_id:
+            await store.abort_parts(row.object_key, row.upload_id)
+        else:
+            await abort_begun(self._database, store, row.object_key)
+        await self._database.write(
+            lambda unit: multiparts.forget(unit.connection, row.multipart_id), name=_FORGET
+        )
+        _log.info("multipart_aborted", app_id=row.app_id, store=row.store, object_key=row.object_key)
+
+    async def _store(self, place: DueLeft) -> Store | None:
+        application = await self._database.read(
+            lambda connection: applications.find(connection, place.app_id)
+        )
+        if application is None:
+            return None
+        try:
+            return self._stores.of_file(application, place.store)
+        except SecretKeyError as error:
+            raise StoreRefused("CredentialsUnreadable", str(error)) from error
+
+    async def _postpone(self, place: DueLeft, now_ns: int, seconds: float) -> int:
+        next_ns = now_ns + round(seconds * NANOSECONDS)
+        await self._database.write(
+            lambda unit: multiparts.postpone_left(unit.connection, place.app_id, place.store, next_ns),
+            name=_POSTPONE,
+        )
+        return next_ns
+
+
+_HASTEN = "storage.leftovers.Leftovers.hasten"
+_FORGET = "storage.leftovers.Leftovers.forget"
+_POSTPONE = "storage.leftovers.Leftovers.postpone"
