@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Command] = {
     "record": Command("record", "start, stop, change and show recording tasks"),
     "watch": Command("watch", "show what happens, as it happens"),
     "files": Command("files", "find, download and play what was recorded"),
+    "verify": Command("verify", "prove a task's files in the store against its manifest"),
     "storage": Command("storage", "check whether an application's store works"),
 }
 

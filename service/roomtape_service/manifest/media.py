@@ -1,0 +1,57 @@
+"""What a media file plays, by decoding all of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from roomtape_service.manifest.model import File
+
+__all__ = ["Media", "MediaError", "compare", "measure"]
+
+_CODECS = {"OPUS": frozenset({"opus", "libopus"}), "PCM_S16LE": frozenset({"pcm_s16le"})}
+_CODECS["MP3"] = frozenset({"mp3", "mp3float"})
+
+
+class MediaError(Exception):
+    """A file that can't be decoded; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What came out of a decoder that keeps to the file's own tag: delay and padding of its encoder are cut off."""
+
+    codec: str
+    sample_rate_hz: int
+    channels: int
+    sample_count: int
+
+
+def measure(path: Path) -> Media:
+    """Decodes the file's audio from start to end. Raises MediaError."""
+    try:
+        with av.open(str(path), "r") as container:
+            if not container.streams.audio:
+                raise MediaError("it has no audio")
+            stream = container.streams.audio[0]
+            samples = sum(frame.samples for frame in container.decode(stream))
+            context = stream.codec_context
+            return Media(context.name, context.sample_rate, context.channels, samples)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(f"it can't be decoded: {error}") from error
+
+
+def compare(file: File, media: Media) -> list[str]:
+    """How what was decoded differs from what the manifest says; nothing if it does not."""
+    problems = []
+    known = _CODECS.get(file.codec)
+    if known is not None and media.codec not in known:
+        problems.append(f"it holds {media.codec}, not {file.codec}")
+    for name, found, said in (
+        ("samples a second", media.sample_rate_hz, file.sample_rate_hz),
+        ("channels", media.channels, file.channels),
+        ("samples", media.sample_count, file.sample_count),
+    ):
+        if found != said:
+            problems.append(f"it has {found} {name}, not {said}")
+    return problems
