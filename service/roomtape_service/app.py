@@ -41,7 +41,7 @@ from roomtape_service.rpc.room import RoomServicer
 from roomtape_service.rpc.server import RpcServer
 from roomtape_service.rpc.watch import WatchService, WatchSettings
 from roomtape_service.settings import Address, Settings
-from roomtape_service.spool.cleaning import remove_stored
+from roomtape_service.spool.cleaning import remove_empty_folders, remove_stored
 from roomtape_service.storage.clients import S3Clients
 from roomtape_service.storage.credential_readers import make_sources
 from roomtape_service.storage.expiring import ExpiringCredentials
@@ -111,6 +111,7 @@ class Node:
         # Before anything new is recorded, all that was recorded is known.
         await restore(self._database, self._pool, self._facts, self._rooms, self._tasks)
         await self._pool.take_up_departed()
+        await asyncio.to_thread(remove_empty_folders, settings.spool_dir)
         await self._abandoning.take_up()
         await self._log.start()
         await self._pool.start()
