@@ -14,8 +14,10 @@ from roomtape_service.rooms.room import LiveParticipant, LiveRoom, LiveTrack
 
 __all__ = ["ACKNOWLEDGE_SECONDS", "PublishSession"]
 
-ACKNOWLEDGE_SECONDS = 0.5
+ACKNOWLEDGE_SECONDS = 1.0
 """How often a publisher hears of what is safe: a message out costs the node as much as several in."""
+_ACKNOWLEDGE_FAST_SECONDS = 0.5
+"""The same where media may come faster than real time: publishers send only so much ahead of what is safe."""
 
 Write = Callable[[ingest_pb2.PublishResponse], Awaitable[None]]
 
@@ -33,6 +35,7 @@ class PublishSession:
         self._wake = asyncio.Event()
         self._next_news: asyncio.TimerHandle | None = None
         self._told_at = 0.0
+        self._acknowledge_seconds = ACKNOWLEDGE_SECONDS
         self._progress = asyncio.Event()
         self._told: dict[str, int] = {}
         self._publisher_clock = PublisherClock()
@@ -64,6 +67,8 @@ class PublishSession:
     async def start(self, room: LiveRoom, who: LiveParticipant, resumed: bool) -> None:
         """Binds the session to its participant, and answers `opened`."""
         self._room, self._who = room, who
+        if room.clock == room_pb2.ROOM_CLOCK_MEDIA:
+            self._acknowledge_seconds = _ACKNOWLEDGE_FAST_SECONDS
         opened = ingest_pb2.PublishOpened(resumed=resumed, clock=room.clock)
         for track_id, track in who.tracks.items():
             track.feed.on_acknowledged = self._on_acknowledged
@@ -164,7 +169,7 @@ class PublishSession:
             self._wake.set()
         elif self._next_news is None:
             loop = asyncio.get_running_loop()
-            at = max(loop.time(), self._told_at + ACKNOWLEDGE_SECONDS)
+            at = max(loop.time(), self._told_at + self._acknowledge_seconds)
             self._next_news = loop.call_at(at, self._tell_news)
 
     def _tell_news(self) -> None:

@@ -75,7 +75,7 @@ async def test_a_spool_that_can_not_be_written_costs_a_segment_and_no_sample(tmp
 
 async def until_unsafe(voice: Voice) -> None:
     """Waits until what was published for some time is not acknowledged."""
-    await eventually(lambda: len(voice.frames) > voice.acknowledged + 40, "acknowledgements stop")
+    await eventually(lambda: len(voice.frames) > voice.acknowledged + 100, "acknowledgements stop")
 
 
 async def until_empty(client: Client) -> None:
