@@ -87,30 +87,44 @@ def check_batch(batch: ingest_pb2.FrameBatch) -> int:
         )
     highest = 0
     for frame in frames:
-        sequence = frame.sequence
-        if sequence < 1:
-            raise _frame_refusal(
-                batch, frame, error_pb2.ERROR_REASON_FRAME_SEQUENCE_INVALID, "sequence", "numbers start at 1"
-            )
+        sequence, media, capture = frame.sequence, frame.media_time, frame.capture_time
+        if not (
+            sequence > highest
+            and 0 < len(frame.payload) <= _MAX_PAYLOAD_BYTES
+            and 0 <= media.seconds <= _LAST_SECOND
+            and 0 <= media.nanos < NANOSECONDS
+            # What has seconds is there.
+            and 0 < capture.seconds <= _LAST_SECOND
+            and 0 <= capture.nanos < NANOSECONDS
+        ):
+            _check_frame(batch, frame)
         if sequence > highest:
             highest = sequence
-        size = len(frame.payload)
-        if not 0 < size <= _MAX_PAYLOAD_BYTES:
-            raise _size_refusal(batch, frame, size)
-        media, capture = frame.media_time, frame.capture_time
-        if not (
-            0 <= media.seconds <= _LAST_SECOND
-            and 0 <= media.nanos < NANOSECONDS
-            and 0 <= capture.seconds <= _LAST_SECOND
-            and 0 <= capture.nanos < NANOSECONDS
-            and frame.HasField("capture_time")
-        ):
-            raise _time_refusal(batch, frame)
     if batch.HasField("sent_time"):
         check_sent_time(batch.sent_time, "frames.sent_time")
     if batch.HasField("complete_time"):
         check_sent_time(batch.complete_time, "frames.complete_time")
     return highest
+
+
+def _check_frame(batch: ingest_pb2.FrameBatch, frame: ingest_pb2.Frame) -> None:
+    """Raises Refusal for a frame that is not as it must be; one that is only unusual passes."""
+    if frame.sequence < 1:
+        raise _frame_refusal(
+            batch, frame, error_pb2.ERROR_REASON_FRAME_SEQUENCE_INVALID, "sequence", "numbers start at 1"
+        )
+    size = len(frame.payload)
+    if not 0 < size <= _MAX_PAYLOAD_BYTES:
+        raise _size_refusal(batch, frame, size)
+    media, capture = frame.media_time, frame.capture_time
+    if not (
+        0 <= media.seconds <= _LAST_SECOND
+        and 0 <= media.nanos < NANOSECONDS
+        and 0 <= capture.seconds <= _LAST_SECOND
+        and 0 <= capture.nanos < NANOSECONDS
+        and frame.HasField("capture_time")
+    ):
+        raise _time_refusal(batch, frame)
 
 
 def check_sent_time(sent_time: timestamp_pb2.Timestamp, field: str) -> None:
