@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from importlib import metadata
@@ -15,6 +16,7 @@ from roomtape.v1 import (
     room_pb2_grpc,
     task_pb2_grpc,
 )
+from roomtape_service import failpoints
 from roomtape_service.clock import Clock
 from roomtape_service.database import applications as application_rows
 from roomtape_service.database import manifests
@@ -28,6 +30,8 @@ from roomtape_service.ingest.grpc import IngestServicer
 from roomtape_service.library.abandoning import Abandoning
 from roomtape_service.library.deleting import Deleting
 from roomtape_service.library.expiry import Expiry
+from roomtape_service.library.joining import Joining
+from roomtape_service.library.joins import Joins
 from roomtape_service.library.removing import Removals
 from roomtape_service.manifest.writer import ManifestWriter
 from roomtape_service.operations import Operations
@@ -42,10 +46,13 @@ from roomtape_service.rpc.server import RpcServer
 from roomtape_service.rpc.watch import WatchService, WatchSettings
 from roomtape_service.settings import Address, Settings
 from roomtape_service.spool.cleaning import remove_empty_folders, remove_stored
+from roomtape_service.spool.quota import Watermarks
+from roomtape_service.spool.watching import SpoolWatch
 from roomtape_service.storage.clients import S3Clients
 from roomtape_service.storage.credential_readers import make_sources
 from roomtape_service.storage.expiring import ExpiringCredentials
 from roomtape_service.storage.kinds import installed_kinds
+from roomtape_service.storage.part import PART_BYTES
 from roomtape_service.storage.secrets import SecretBox, load_or_create_key
 from roomtape_service.storage.stores import Stores
 from roomtape_service.storage.upload import Uploads
@@ -54,12 +61,16 @@ from roomtape_service.tasks.holding import Holding
 from roomtape_service.tasks.orders import TaskOrders
 from roomtape_service.tasks.restore import restore
 from roomtape_service.tasks.segments import SegmentFacts
+from roomtape_service.tasks.spool_guard import SpoolGuard
 from roomtape_service.tasks.tasks import Tasks
 
 __all__ = ["SOCKET_NAME", "Node"]
 
 SOCKET_NAME = "node.sock"
 """The Unix socket below `Settings.run_dir` on which workers find their node."""
+
+_FREE_BESIDE_JOINS_BYTES = 512 << 20
+"""What joining leaves on the spool's disk for recording."""
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +125,8 @@ class Node:
         await asyncio.to_thread(remove_empty_folders, settings.spool_dir)
         await self._abandoning.take_up()
         await self._log.start()
+        # Recording does not begin on a full disk only to end again.
+        await self._spool_watch.look()
         await self._pool.start()
         await self._playback.start()
         self._background = [
@@ -121,8 +134,10 @@ class Node:
             asyncio.create_task(self._manifests.run(), name="manifests"),
             asyncio.create_task(self._holding.run(), name="holding"),
             asyncio.create_task(self._retention.run(), name="retention"),
+            asyncio.create_task(self._spool_watch.run(), name="spool-watch"),
             asyncio.create_task(self._removals.run(), name="removals"),
             asyncio.create_task(self._expiry.run(), name="expiry"),
+            asyncio.create_task(self._joins.run(), name="joins"),
             asyncio.create_task(self._expiring_credentials.run(), name="expiring-credentials"),
         ]
         await self._server.start()
@@ -147,6 +162,7 @@ class Node:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._joins.aclose()
         await self._uploads.aclose()
         await self._expiry.aclose()
         await self._removals.aclose()
@@ -178,7 +194,13 @@ class Node:
         )
         self._expiring_credentials = ExpiringCredentials(self._database, sources, clock)
         self._uploads = Uploads(
-            self._database, self._stores, clock, manifests.changed, remove_stored, randomness=self._random
+            self._database,
+            self._stores,
+            clock,
+            manifests.changed,
+            remove_stored,
+            randomness=self._random,
+            part_bytes=failpoints.overrides().part_bytes or PART_BYTES,
         )
         self._manifests = ManifestWriter(
             self._database,
@@ -188,7 +210,11 @@ class Node:
             randomness=self._random,
         )
         self._facts = Facts(
-            self._database, SegmentFacts(self._stores, ids), self._uploads.wake, settings.spool_dir
+            self._database,
+            SegmentFacts(self._stores, ids),
+            self._uploads.wake,
+            settings.spool_dir,
+            on_grown=self._uploads.grown,
         )
         self._pool = WorkerPool(
             settings.run_dir / SOCKET_NAME,
@@ -196,13 +222,33 @@ class Node:
             self._facts.report,
             self._facts.recovered,
             self._facts.known,
+            on_full=self._spool_refused,
             waits_for_disk=settings.durability == "power",
         )
         self._rooms = Rooms(self._database, self._pool, self._operations, clock, ids)
         self._participants = Participants(self._rooms, self._database, self._operations, clock, ids)
         self._tasks = Tasks(self._pool, clock, ids)
+        spool_guard = SpoolGuard(self._database, self._tasks, self._pool, lambda: self._spool_watch.state)
+        self._spool_watch = SpoolWatch(
+            settings.spool_dir,
+            Watermarks(
+                settings.spool_quota_bytes,
+                settings.spool_warn_percent,
+                settings.spool_refuse_percent,
+                settings.spool_reserve_bytes,
+            ),
+            clock,
+            spool_guard.changed,
+        )
         self._orders = TaskOrders(
-            self._database, self._rooms, self._tasks, self._pool, self._log, self._operations, ids
+            self._database,
+            self._rooms,
+            self._tasks,
+            self._pool,
+            self._log,
+            self._operations,
+            ids,
+            spool_guard.require_room,
         )
         self._rooms.listen(self._tasks)
         self._rooms.listen(self._orders)
@@ -220,7 +266,21 @@ class Node:
         self._abandoning = Abandoning(
             self._database, settings.spool_dir, self._operations, self._uploads.stop
         )
-        library = Library(Deleting(self._database, self._removals), self._abandoning)
+        self._joins = Joins(
+            self._database,
+            self._stores,
+            settings.spool_dir,
+            clock,
+            ids,
+            on_spooled=self._uploads.wake,
+            has_room=self._has_room_to_join,
+            randomness=self._random,
+        )
+        library = Library(
+            Deleting(self._database, self._removals),
+            self._abandoning,
+            Joining(self._database, self._stores, ids, self._joins.wake),
+        )
         self._ingest = IngestServicer(self._rooms, self._participants, self._pool, clock)
         self._watch = WatchService(
             self._log,
@@ -251,9 +311,17 @@ class Node:
             ids,
         )
 
+    def _has_room_to_join(self, size_bytes: int) -> bool:
+        # Recording comes first.
+        free_bytes = shutil.disk_usage(self._settings.spool_dir).free
+        return free_bytes > size_bytes + _FREE_BESIDE_JOINS_BYTES
+
+    def _spool_refused(self) -> None:
+        self._spool_watch.refused()
+
     def _application_changed(self) -> None:
         # Files may wait for its store to be mended.
-        self._uploads.wake()
+        self._uploads.settings_changed()
         self._manifests.wake()
         self._removals.retry_now()
 

@@ -101,6 +101,7 @@ COMMITS: Final[Mapping[str, str]] = {
     "tasks.modifying.Modifying.modify.before": "a repeated order to change an ended task is answered",
     "tasks.modifying.Modifying.modify.work": "a task is changed",
     "tasks.restore.finish": "a stopped task of the last node ends",
+    "tasks.spool_guard.SpoolGuard.warn": "applications are told that the spool is full, or nearly",
     "tasks.starting.Starting.start.before": "a repeated order to start is answered",
     "tasks.starting.Starting.start.work": "a task starts",
     "tasks.stopping.Stopping.expire.work": "a task ends for which nobody came back",

@@ -192,6 +192,32 @@ class Settings:
             "What acknowledged frames survive: `kernel` the death of processes, `power` also of the machine.",
         )
     )
+    spool_quota_bytes: int = field(
+        metadata=_about(
+            count(0, 1 << 60),
+            0,
+            "Bytes that segments may take on this machine before they are in a store. 0: what their disk has room for.",
+        )
+    )
+    spool_warn_percent: float = field(
+        metadata=_about(
+            number(1, 99),
+            75.0,
+            "How full that may be before applications with running tasks get a WARNING, in percent.",
+        )
+    )
+    spool_refuse_percent: float = field(
+        metadata=_about(
+            number(1, 100), 90.0, "How full that may be before new tasks are refused, in percent."
+        )
+    )
+    spool_reserve_bytes: int = field(
+        metadata=_about(
+            count(1 << 20, 1 << 50),
+            64 << 20,
+            "Bytes kept free on that disk, for the database and for finishing files: with less, recording pauses.",
+        )
+    )
     record_calls_per_second: float = field(
         metadata=_about(
             number(0.1, 100_000),
@@ -398,6 +424,11 @@ def _conflicts(settings: Settings) -> list[str]:
             )
     if settings.failpoints_file and not (settings.listen.loopback and settings.http_listen.loopback):
         problems.append("failpoints_file: it is for tests; unset it, or listen on 127.0.0.1")
+    if settings.spool_warn_percent >= settings.spool_refuse_percent:
+        problems.append(
+            f"spool_warn_percent, spool_refuse_percent: {settings.spool_warn_percent:g} is not below "
+            f"{settings.spool_refuse_percent:g}; warn before new tasks are refused"
+        )
     if len(str(settings.node_socket).encode()) > _MAX_SOCKET_BYTES:
         problems.append(
             f"data_dir: {settings.data_dir} is too long for the sockets in it; choose one of at most "

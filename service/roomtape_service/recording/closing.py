@@ -111,7 +111,12 @@ class Closer:
         try:
             failpoints.hit("segment.finish")
             completed = finish_segment(
-                segment.folder, segment.header, segment.last, segment.resume, interrupted=segment.interrupted
+                segment.folder,
+                segment.header,
+                segment.last,
+                segment.resume,
+                interrupted=segment.interrupted,
+                trouble=segment.trouble,
             )
             failpoints.hit("segment.close")
             segment.journal.append(completed)

@@ -15,6 +15,7 @@ from roomtape_service.recording.vocabulary import (
     RecordingKind,
     Resume,
     RoomClock,
+    SpoolTrouble,
     StartedFile,
     TrackCodec,
 )
@@ -62,6 +63,8 @@ class RoomOpen:
     clock: RoomClock
     epoch_ns: int
     """The room's creation, or on a MEDIA clock when its first participant joined: sample 0 of every position."""
+    gap_reason: GapReason = GapReason.INTERRUPTED
+    """Why something may be missing since the room was recorded last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,8 @@ class RecordingStop:
 
     recording_id: str
     at_ns: int
+    trouble: SpoolTrouble | None = None
+    """Why the segment counts as interrupted, if it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +232,8 @@ class SegmentCompleted:
     statistics: FrameStatistics
     resume: Mapping[str, Resume]
     """Where the recording stood with its tracks at the segment's end, by track key."""
+    trouble: SpoolTrouble | None = None
+    """What interrupted it, if that was not its worker's death."""
 
 
 @dataclass(frozen=True, slots=True)

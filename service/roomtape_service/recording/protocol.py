@@ -60,6 +60,7 @@ from roomtape_service.recording.vocabulary import (
     RecordingKind,
     Resume,
     RoomClock,
+    SpoolTrouble,
     StartedFile,
     TrackCodec,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "SegmentGrown",
     "SegmentStarted",
     "Shutdown",
+    "SpoolTrouble",
     "StartedFile",
     "TrackBack",
     "TrackClose",

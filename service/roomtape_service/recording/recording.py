@@ -1,5 +1,6 @@
 """What single recordings and mixes have in common: a life from start to stop, or to a spool that can't be written."""
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
@@ -18,6 +19,7 @@ from roomtape_service.recording.protocol import (
     RecordingStopped,
     Resume,
     RoomOpen,
+    SpoolTrouble,
     TrackCodec,
     Warning,
 )
@@ -31,7 +33,7 @@ FILL_NS: Final = 30 * NANOSECONDS
 _RETRY_NS: Final = NANOSECONDS
 _PENDING_BYTES_MAX: Final = 1024 * 1024
 """Media that comes faster than real time is not kept until the next tick."""
-_UNWRITABLE = "SPOOL_UNWRITABLE"
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = structlog.get_logger(__name__)
 
@@ -122,11 +124,13 @@ class Recording(ABC):
             self._retry_at_ns = now_ns + _RETRY_NS
             self._warn(failure)
 
-    def stop(self, at_ns: int | None) -> None:
+    def stop(self, at_ns: int | None, trouble: SpoolTrouble | None = None) -> None:
         """Writes what was taken, with silence up to `at_ns` where publishers vouch for it, and ends.
 
-        Without `at_ns` the worker stops, not the recording: nothing is told but its segments.
+        Without `at_ns` the worker stops, not the recording: nothing is told but its segments. `trouble`: why the
+        segment counts as interrupted.
         """
+        self.series.trouble = trouble
         self._guarded(lambda: self._finish(at_ns))
         self._is_stopping = True
         self._is_quiet = at_ns is None
@@ -203,6 +207,7 @@ class Recording(ABC):
         except OSError as error:
             log.error("recording_failed", recording=self.order.recording_id, error=str(error))
             self._error = error
+            self.series.trouble = _trouble(error)
             self.series.fail()
             self._settle()
 
@@ -211,7 +216,7 @@ class Recording(ABC):
             return
         if self._error is not None:
             self.is_gone = True
-            self._send(RecordingFailed(self.order.recording_id, _UNWRITABLE, _text(self._error)))
+            self._send(RecordingFailed(self.order.recording_id, _trouble(self._error), _text(self._error)))
         elif self._is_stopping:
             self.is_gone = True
             if not self._is_quiet:
@@ -221,7 +226,12 @@ class Recording(ABC):
         log.error("segment_not_finished", recording=self.order.recording_id, error=str(failure.error))
         if not self._has_warned:
             self._has_warned = True
-            self._send(Warning(self.order.recording_id, _UNWRITABLE, _text(failure.error)))
+            self._send(Warning(self.order.recording_id, _trouble(failure.error), _text(failure.error)))
+
+
+def _trouble(error: OSError | ValueError) -> SpoolTrouble:
+    is_full = isinstance(error, OSError) and error.errno in _NO_ROOM
+    return SpoolTrouble.FULL if is_full else SpoolTrouble.UNWRITABLE
 
 
 def _text(error: OSError | ValueError) -> str:

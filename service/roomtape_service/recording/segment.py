@@ -14,7 +14,14 @@ from roomtape_service.recording.containers.table import PAIRS, Method
 from roomtape_service.recording.containers.wav import WavWriter
 from roomtape_service.recording.decoding import SAMPLE_BYTES
 from roomtape_service.recording.delivery import Run
-from roomtape_service.recording.protocol import Container, FrameStatistics, Resume, StartedFile, TrackCodec
+from roomtape_service.recording.protocol import (
+    Container,
+    FrameStatistics,
+    Resume,
+    SpoolTrouble,
+    StartedFile,
+    TrackCodec,
+)
 from roomtape_service.spool.journal import Checkpoint, JournalHeader, JournalWriter
 
 __all__ = ["SegmentWriter", "WrittenSegment"]
@@ -30,6 +37,7 @@ class WrittenSegment:
     resume: Mapping[str, Resume]
     journal: JournalWriter
     interrupted: bool
+    trouble: SpoolTrouble | None = None
 
 
 class SegmentWriter:
@@ -153,13 +161,15 @@ class SegmentWriter:
         self._resume.update(resume)
         self.last = checkpoint
 
-    def release(self, *, interrupted: bool) -> WrittenSegment:
-        """Gives up the files, to be finished as of the last checkpoint."""
+    def release(self, *, interrupted: bool, trouble: SpoolTrouble | None = None) -> WrittenSegment:
+        """Gives up the files, to be finished as of the last checkpoint; `trouble`: what interrupted them."""
         assert self.last is not None
         assert self._journal is not None
         for writer in self._writers:
             writer.file.close()
-        return WrittenSegment(self._folder, self.header, self.last, self._resume, self._journal, interrupted)
+        return WrittenSegment(
+            self._folder, self.header, self.last, self._resume, self._journal, interrupted, trouble
+        )
 
     def abandon(self) -> None:
         """Removes the files of a segment without a checkpoint, as far as they can be removed."""

@@ -26,6 +26,7 @@ from roomtape_service.recording.protocol import (
     RoomOpen,
     SegmentGrown,
     SegmentStarted,
+    SpoolTrouble,
     TrackCodec,
     WorkerOp,
 )
@@ -74,6 +75,8 @@ class SegmentSeries:
         """Segments that are being finished."""
         self.format: Format | None = None
         """Of the open segment; None when there is none."""
+        self.trouble: SpoolTrouble | None = None
+        """Why the open segment ends before its time, if it does."""
         self._order = order
         self._cuts_anywhere = cuts_anywhere
         self._room = room
@@ -264,8 +267,9 @@ class SegmentSeries:
             return
         if segment.added:
             segment.end()
-            self._write_checkpoint(segment, self.position, is_last=True)
-            self.closing.add(segment.release(interrupted=False))
+            trouble = self.trouble
+            self._write_checkpoint(segment, self.position, is_last=trouble is None)
+            self.closing.add(segment.release(interrupted=trouble is not None, trouble=trouble))
         else:
             self.safe.update((mark.key, mark.sequence) for mark in self._marks if mark.key is not None)
             segment.abandon()
@@ -278,7 +282,9 @@ class SegmentSeries:
             return
         if segment.last is not None:
             self._announce(segment)
-            self.closing.add(segment.release(interrupted=not segment.last.is_last))
+            is_whole = segment.last.is_last
+            trouble = None if is_whole else self.trouble
+            self.closing.add(segment.release(interrupted=not is_whole, trouble=trouble))
         else:
             segment.abandon()
         self._forget_segment()

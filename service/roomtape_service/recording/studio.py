@@ -181,7 +181,7 @@ class Studio:
         self._deliver_all(
             track for track in self._inputs.values() if any(lane in recording.lanes for lane in track.lanes)
         )
-        recording.stop(message.at_ns)
+        recording.stop(message.at_ns, message.trouble)
         self._ending.append(recording)
 
     def _deliver_all(self, tracks: Iterable[TrackInput]) -> None:

@@ -51,7 +51,7 @@ class Lane:
         """The newest sequence that was handed out."""
         self._decoder = payload_decoder(track.codec, track.channels)
         self._rejected: list[Rejected] = []
-        self._gap_reason = GapReason.INTERRUPTED if offset_ns is not None else None
+        self._gap_reason = room.gap_reason if offset_ns is not None else None
         self._counted = (0, 0, 0)
 
     def begin_at(self, sequence: int, offset_ns: int) -> None:
@@ -60,7 +60,7 @@ class Lane:
         if reorder.next_sequence is None or sequence < reorder.next_sequence:
             reorder.next_sequence = sequence
             self.timeline.go_on_with(offset_ns)
-            self._gap_reason = GapReason.INTERRUPTED
+            self._gap_reason = self.room.gap_reason
 
     def push(self, batch: ingest_pb2.FrameBatch, arrival_ns: int) -> int:
         """Takes a batch. Returns how many frames wait to be delivered."""

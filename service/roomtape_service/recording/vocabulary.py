@@ -11,6 +11,7 @@ __all__ = [
     "RecordingKind",
     "Resume",
     "RoomClock",
+    "SpoolTrouble",
     "StartedFile",
     "TrackCodec",
 ]
@@ -50,6 +51,14 @@ class GapReason(StrEnum):
 
     PUBLISHER_LOST = "PUBLISHER_LOST"
     INTERRUPTED = "INTERRUPTED"
+    SPOOL_FULL = "SPOOL_FULL"
+
+
+class SpoolTrouble(StrEnum):
+    """Why recordings end their segments although nobody said so; names an ErrorReason."""
+
+    UNWRITABLE = "SPOOL_UNWRITABLE"
+    FULL = "SPOOL_FULL"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,13 @@ from roomtape_service.recording.containers.mp3 import MP3_DELAY, finish_mp3, fra
 from roomtape_service.recording.containers.ogg import finish_ogg
 from roomtape_service.recording.containers.wav import finish_wav
 from roomtape_service.recording.positions import ns_of
-from roomtape_service.recording.protocol import CompletedFile, Container, Resume, SegmentCompleted
+from roomtape_service.recording.protocol import (
+    CompletedFile,
+    Container,
+    Resume,
+    SegmentCompleted,
+    SpoolTrouble,
+)
 from roomtape_service.spool.journal import Checkpoint, JournalHeader
 
 __all__ = ["finish_segment"]
@@ -25,10 +31,12 @@ def finish_segment(
     *,
     interrupted: bool,
     ends: Sequence[Checkpoint | None] = (),
+    trouble: SpoolTrouble | None = None,
 ) -> SegmentCompleted:
     """Finishes the files of a segment that ends at its checkpoint `last`; `resume` is of all its tracks.
 
     `ends`, in the order of the header's files, says where damaged files end before it; None of one that is no more.
+    `trouble` is what interrupted it, if not its worker's death.
     Raises OSError, and ValueError if a file is not what the journal says.
     """
     files = tuple(
@@ -48,6 +56,7 @@ def finish_segment(
         files=files,
         statistics=last.statistics,
         resume=resume,
+        trouble=trouble,
     )
 
 

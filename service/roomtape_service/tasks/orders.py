@@ -1,6 +1,6 @@
 """Orders to record: start, stop and modify."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from roomtape.v1 import task_pb2
 from roomtape_service.database.database import Database
@@ -37,9 +37,11 @@ class TaskOrders:
         log: EventLog,
         operations: Operations,
         ids: Ids,
+        require_room: Callable[[], None],
     ) -> None:
+        """`require_room` raises Refusal when no task may be started."""
         self._operations = operations
-        self._starting = Starting(database, rooms, tasks, pool, log, ids)
+        self._starting = Starting(database, rooms, tasks, pool, log, ids, require_room)
         self._stopping = Stopping(database, rooms, tasks)
         self._modifying = Modifying(database, rooms, tasks)
 

@@ -1,6 +1,6 @@
 """The start of a task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from roomtape.v1 import application_pb2, error_pb2, event_pb2, segment_pb2, task_pb2
@@ -53,6 +53,7 @@ class Starting:
         pool: WorkerPool,
         log: EventLog,
         ids: Ids,
+        require_room: Callable[[], None],
     ) -> None:
         self._database = database
         self._rooms = rooms
@@ -60,6 +61,7 @@ class Starting:
         self._pool = pool
         self._log = log
         self._ids = ids
+        self._require_room = require_room
 
     async def start(
         self, order: Order[task_pb2.StartRecordResponse], request: task_pb2.StartRecordRequest
@@ -87,6 +89,8 @@ class Starting:
             )
         room = self._rooms.find(request.app_id, request.room_id)
         await self._require_worker()
+        if self._same_client_task(room, request) is None:
+            self._require_room()
         async with room.lock:
             if room.closed:
                 self._rooms.find(request.app_id, request.room_id)

@@ -49,6 +49,7 @@ class RoomFeed:
         self._worker: WorkerChannel | None = None
         self._parked: WorkerChannel | None = None
         self._epoch_ns: int | None = None
+        self._gap_reason = protocol.GapReason.INTERRUPTED
 
     @property
     def worker(self) -> WorkerChannel | None:
@@ -64,7 +65,8 @@ class RoomFeed:
         assert self._epoch_ns is not None
         self._worker, self._parked = worker, None
         self._handle = next(_handles)
-        self._tell(protocol.RoomOpen(self._handle, self.facts.clock, self._epoch_ns))
+        self._tell(protocol.RoomOpen(self._handle, self.facts.clock, self._epoch_ns, self._gap_reason))
+        self._gap_reason = protocol.GapReason.INTERRUPTED
         for track in self.tracks.values():
             track.is_open = False
         for recording in self.recordings.values():
@@ -216,17 +218,21 @@ class RoomFeed:
         if recording is not None:
             recording.is_running = False
 
-    def restart(self) -> bool:
+    def restart(self, trouble: protocol.SpoolTrouble | None = None) -> bool:
         """Begins anew with the worker after a recording failed: the others end their segments, then all go on.
 
         A worker takes each frame of a track once, so a recording that is behind can't be helped alone. Returns whether
         the room can be attached again at once; otherwise the last that fails, or the last `recording_stopped`, says so.
+        `trouble`: why all segments count as interrupted.
         """
+        if trouble is protocol.SpoolTrouble.FULL:
+            self._gap_reason = protocol.GapReason.SPOOL_FULL
         if self._worker is None:
             return self._is_parked()
         for recording in self.recordings.values():
             if recording.is_running and recording.stop_at_ns is None:
-                self._tell(protocol.RecordingStop(recording.facts.recording_id, protocol.BEFORE_ALL_NS))
+                recording_id = recording.facts.recording_id
+                self._tell(protocol.RecordingStop(recording_id, protocol.BEFORE_ALL_NS, trouble))
         self._parked, self._worker = self._worker, None
         return self._is_parked()
 

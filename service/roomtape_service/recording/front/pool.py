@@ -52,8 +52,14 @@ class WorkerPool:
         known: Callable[[Collection[str]], Awaitable[SpoolRecords]],
         *,
         waits_for_disk: bool = False,
+        on_full: Callable[[], None] = lambda: None,
     ) -> None:
-        """`waits_for_disk`: what is kept of those who leave is on the disk, and not only the kernel's."""
+        """`waits_for_disk`: what is kept of those who leave is on the disk, and not only the kernel's.
+
+        `on_full` is called when a worker found the spool's disk full.
+        """
+        self._on_full = on_full
+        self._is_paused = False
         self._socket_path = socket_path
         self._spool_root = spool_root
         self._waits_for_disk = waits_for_disk
@@ -143,6 +149,20 @@ class WorkerPool:
         if feed is not None:
             self._closed.add(room_key)
             self._drop_if_done(feed)
+
+    def pause(self) -> None:
+        """The spool is full: all segments end, and nothing is recorded and acknowledged before `go_on`. Idempotent."""
+        self._is_paused = True
+        for feed in self._feeds.values():
+            feed.restart(protocol.SpoolTrouble.FULL)
+
+    def go_on(self) -> None:
+        """There is room on the spool again. Idempotent."""
+        self._is_paused = False
+        for feed in self._feeds.values():
+            if feed.recordings and feed.worker is None:
+                self._assign(feed)
+            self._resume(feed)
 
     async def shutdown(self, timeout_seconds: float) -> None:
         """Lets every worker close its segments, and waits for what they say last."""
@@ -241,7 +261,7 @@ class WorkerPool:
         await waiting
 
     def _assign(self, feed: RoomFeed) -> None:
-        if self._stopping or not self._links or feed.facts.room_key in self._unrecovered:
+        if self._stopping or self._is_paused or not self._links or feed.facts.room_key in self._unrecovered:
             return
         link = min(self._links, key=lambda each: len(each.rooms))
         link.rooms.add(feed.facts.room_key)
@@ -294,6 +314,8 @@ class WorkerPool:
                 self._by_recording.pop(recording_id, None)
                 self._drop_if_done(feed)
             case protocol.RecordingFailed():
+                if op.reason == protocol.SpoolTrouble.FULL:
+                    self._on_full()
                 feed.recording_failed(recording_id)
                 if feed.restart():
                     self._resume_later(feed)
@@ -305,7 +327,7 @@ class WorkerPool:
         asyncio.get_running_loop().call_later(_RETRY_FAILED_SECONDS, self._resume, feed)
 
     def _resume(self, feed: RoomFeed) -> None:
-        if not self._stopping:
+        if not self._stopping and not self._is_paused:
             feed.resume_parked()
 
 
