@@ -101,41 +101,45 @@ class SourceKeys:
         self._keys: Keys | None = None
         self._read_ns = 0
         self._due_ns = 0
-        self._is_failing = False
+        self._reads = 0
+        self._error: StoreError | None = None
         self._lock = asyncio.Lock()
 
     @property
     def failing_until_ns(self) -> int | None:
         """When the keys in hand expire, if they can't be read anew at present."""
-        return self._keys.expire_ns if self._keys and self._is_failing else None
+        return self._keys.expire_ns if self._keys and self._error else None
 
     async def keys(self) -> Keys:
-        if not await self._is_due():
-            assert self._keys is not None
-            return self._keys
-        async with self._lock:
-            if await self._is_due():
-                await self._read()
-            assert self._keys is not None
-            return self._keys
+        reads = self._reads
+        if await self._is_due():
+            async with self._lock:
+                # Who waited has what was read meanwhile, or its error.
+                if self._reads == reads:
+                    await self._read()
+        if self._keys is None:
+            assert self._error is not None
+            raise self._error
+        return self._keys
 
     async def renewed(self, refused: Keys) -> bool:
         async with self._lock:
             if self._keys == refused and self._clock.now_ns() - self._read_ns >= _LEAST_INTERVAL_NS:
-                try:
-                    await self._read()
-                except StoreError:
-                    return False
+                await self._read()
         return self._keys is not None and self._keys != refused
 
     async def _is_due(self) -> bool:
         return self._keys is None or self._clock.now_ns() >= self._due_ns or await self._reader.is_changed()
 
     async def _read(self) -> None:
+        """Reads once; what comes of it is in `_keys` and `_error`."""
         now_ns = self._clock.now_ns()
         self._read_ns = now_ns
         try:
-            keys = await self._reader.read()
+            try:
+                keys = await self._reader.read()
+            finally:
+                self._reads += 1
             if keys.expire_ns is not None and keys.expire_ns <= now_ns:
                 raise CredentialsRefused(
                     "CredentialsExpired",
@@ -143,17 +147,16 @@ class SourceKeys:
                     "after what keeps it current.",
                 )
         except StoreError as error:
-            self._is_failing = True
+            self._error = error
             self._due_ns = now_ns + _RETRY_NS
             _log.warning("credential_source_failed", source=self._name, code=error.code, error=error.message)
             if self._keys is None or (self._keys.expire_ns is not None and self._keys.expire_ns <= now_ns):
                 self._keys = None
-                raise
             return
         if self._keys is not None and keys != self._keys:
             _log.info("credentials_renewed", source=self._name, expire_ns=keys.expire_ns)
         self._keys = keys
-        self._is_failing = False
+        self._error = None
         self._due_ns = _due_ns(now_ns, keys.expire_ns)
 
 
