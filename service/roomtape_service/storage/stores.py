@@ -157,9 +157,13 @@ class Stores:
             randomness=self._random,
         )
 
+    def keys_of(self, source: str, app_id: str) -> KeyRing:
+        """The keys that a source gives the application."""
+        return self._sources.ring(source, app_id)
+
     def _keys(self, credentials: storage_pb2.StorageCredentials, app_id: str) -> KeyRing:
         if credentials.source:
-            return self._sources.ring(credentials.source, app_id)
+            return self.keys_of(credentials.source, app_id)
         expire_time = credentials.expire_time
         keys = Keys(
             credentials.access_key_id,
