@@ -17,7 +17,7 @@ from roomtape.v1 import (
     task_pb2_grpc,
 )
 from roomtape_service import failpoints
-from roomtape_service.clock import Clock
+from roomtape_service.clock import Clock, SteadyClock
 from roomtape_service.database import applications as application_rows
 from roomtape_service.database import manifests
 from roomtape_service.database.database import Database
@@ -90,7 +90,7 @@ class Node:
         """`environment` is where credential sources find their variables."""
         self._environment = environment or {}
         self._settings = settings
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         self._ids = ids
         self._random = randomness
         self._background: list[asyncio.Task[None]] = []
@@ -120,7 +120,7 @@ class Node:
         await self._database.open()
         await self._create_default_application()
         # Before anything new is recorded, all that was recorded is known.
-        await restore(self._database, self._pool, self._facts, self._rooms, self._tasks)
+        await restore(self._database, self._pool, self._facts, self._rooms, self._tasks, self._clock)
         await self._pool.take_up_departed()
         await asyncio.to_thread(remove_empty_folders, settings.spool_dir)
         await self._abandoning.take_up()

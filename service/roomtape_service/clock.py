@@ -5,7 +5,7 @@ from typing import Protocol
 
 from roomtape_service import failpoints
 
-__all__ = ["NANOSECONDS", "Clock", "ManualClock", "SystemClock"]
+__all__ = ["NANOSECONDS", "Clock", "ManualClock", "SteadyClock", "SystemClock"]
 
 NANOSECONDS = 1_000_000_000
 
@@ -36,6 +36,26 @@ class SystemClock:
 
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
+
+
+class SteadyClock:
+    """Another clock, put forward where that is behind what was reached by a process before."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_ns = 0
+
+    def now_ns(self) -> int:
+        return self._clock.now_ns() + self._ahead_ns
+
+    def monotonic_ns(self) -> int:
+        return self._clock.monotonic_ns()
+
+    def go_on_from(self, reached_ns: int) -> int:
+        """It was `reached_ns` already, so it is that now at least. Returns by how much this put it forward."""
+        behind_ns = max(0, reached_ns - self.now_ns())
+        self._ahead_ns += behind_ns
+        return behind_ns
 
 
 class ManualClock:

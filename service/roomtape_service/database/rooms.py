@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roomtape_service.database.tables import rooms
+from roomtape.v1 import room_pb2, task_pb2
+from roomtape_service.database.tables import rooms, segments, tasks
 
 __all__ = [
     "NO_EPOCH_NS",
@@ -15,6 +16,7 @@ __all__ = [
     "find_room",
     "insert_room",
     "open_rooms",
+    "reached_ns",
     "set_epoch",
 ]
 
@@ -66,6 +68,22 @@ async def open_rooms(connection: AsyncConnection) -> Sequence[RoomRow]:
     """All open rooms of all applications."""
     result = await connection.execute(sa.select(*_COLUMNS).where(rooms.c.close_ns.is_(None)))
     return [RoomRow(*row) for row in result]
+
+
+async def reached_ns(connection: AsyncConnection) -> int:
+    """How far the time of open rooms on an ARRIVAL clock has come, in UTC: they were made then, or recorded until then.
+
+    0 without such rooms.
+    """
+    live = sa.and_(rooms.c.close_ns.is_(None), rooms.c.clock == room_pb2.ROOM_CLOCK_ARRIVAL)
+    made = await connection.scalar(sa.select(sa.func.max(rooms.c.create_ns)).where(live))
+    recorded = await connection.scalar(
+        sa.select(sa.func.max(segments.c.end_ns))
+        .join(tasks, tasks.c.task_id == segments.c.task_id)
+        .join(rooms, rooms.c.room_key == tasks.c.room_key)
+        .where(live, tasks.c.state < task_pb2.TASK_STATE_FINALIZING)
+    )
+    return max(made or 0, recorded or 0)
 
 
 async def find_room(connection: AsyncConnection, room_key: str) -> RoomRow:

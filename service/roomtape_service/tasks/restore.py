@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import task_pb2
+from roomtape_service.clock import NANOSECONDS, SteadyClock
 from roomtape_service.database import applications as application_rows
 from roomtape_service.database import participants as participant_rows
 from roomtape_service.database import recordings as recording_rows
@@ -38,17 +39,23 @@ __all__ = ["restore"]
 log = structlog.get_logger(__name__)
 
 
-async def restore(database: Database, pool: WorkerPool, facts: Facts, rooms: Rooms, tasks: Tasks) -> None:
+async def restore(
+    database: Database, pool: WorkerPool, facts: Facts, rooms: Rooms, tasks: Tasks, clock: SteadyClock
+) -> None:
     """Finishes what the last node left, and goes on with what it was doing.
 
     1. The spool comes first: it knows more of the last second than the database.
-    2. Rooms and the participants who may come back.
-    3. Stopped tasks: nothing is recorded for them any more, so what is on the spool is all there is.
-    4. Running tasks, their recordings at their resume points.
+    2. The clock: if the machine's was set back, rooms' time goes on from where it was. Behind what is recorded there is
+       no place for anything.
+    3. Rooms and the participants who may come back.
+    4. Stopped tasks: nothing is recorded for them any more, so what is on the spool is all there is.
+    5. Running tasks, their recordings at their resume points.
 
     What can't be taken up of these is told in the log, and keeps nothing else from going on.
     """
     await facts.store_recovered(await pool.recover_spool())
+    if behind_ns := clock.go_on_from(await database.read(room_rows.reached_ns)):
+        log.warning("clock_was_set_back", seconds=behind_ns / NANOSECONDS)
     room_list = await database.read(room_rows.open_rooms)
     present = defaultdict(list)
     for participant in await database.read(participant_rows.present_participants):
