@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,7 @@ from roomtape_service.storage.store import (
 )
 from roomtape_service.storage.stores import Stores
 
-__all__ = ["JOINED_NAME", "Joins"]
+__all__ = ["JOINED_NAME", "JoinStatistics", "Joins"]
 
 JOINED_NAME: Final = ".joined"
 """The folder of the spool in which files are made; no worker's, so recovery passes it over."""
@@ -75,6 +76,15 @@ class _Lost(Exception):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class JoinStatistics:
+    """What happened since the start."""
+
+    made: int
+    waiting: int
+    """Orders that failed, and are tried again."""
 
 
 class Joins:
@@ -101,6 +111,7 @@ class Joins:
         self._on_spooled = on_spooled
         self._has_room = has_room
         self._random = randomness or random.Random()
+        self._made = 0
         self._failures: dict[str, int] = {}
         self._next_ns: dict[str, int] = {}
         self._wake = asyncio.Event()
@@ -131,6 +142,10 @@ class Joins:
     def wake(self) -> None:
         """There may be an order."""
         self._wake.set()
+
+    def statistics(self) -> JoinStatistics:
+        """A snapshot."""
+        return JoinStatistics(made=self._made, waiting=len(self._failures))
 
     async def aclose(self) -> None:
         """Ends `run`, and waits. What was being made is made after the next start. Idempotent."""
@@ -183,6 +198,7 @@ class Joins:
             if await self._complete(row, plan, path, answer):
                 _log.info("segments_joined", app_id=row.app_id, file_id=row.file_id, segments=row.joined)
                 self._failures.pop(row.file_id, None)
+                self._made += 1
                 self._on_spooled()
                 return
         except _Lost as error:
@@ -284,6 +300,7 @@ class Joins:
         return await self._database.write(complete)
 
     async def _lose(self, row: SegmentRow, error: _Lost) -> None:
+        self._failures.pop(row.file_id, None)
         _log.error("join_given_up", app_id=row.app_id, file_id=row.file_id, code=error.code, error=str(error))
 
         async def lose(uow: UnitOfWork) -> None:

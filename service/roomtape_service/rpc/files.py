@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roomtape.v1 import file_pb2, file_pb2_grpc, segment_pb2
+from roomtape.v1 import error_pb2, file_pb2, file_pb2_grpc, media_pb2, segment_pb2
 from roomtape_service.clock import NANOSECONDS, Clock
 from roomtape_service.database import applications
 from roomtape_service.database.database import Database
@@ -23,6 +23,7 @@ from roomtape_service.database.segments import (
 from roomtape_service.http.playback import Playback, content_headers
 from roomtape_service.library.abandoning import Abandoning
 from roomtape_service.library.deleting import Deleting
+from roomtape_service.library.joining import Joining
 from roomtape_service.library.refusals import file_not_found, file_not_stored
 from roomtape_service.rpc import validation
 from roomtape_service.rpc.manifests import ManifestCalls
@@ -46,6 +47,7 @@ class Library:
 
     deleting: Deleting
     abandoning: Abandoning
+    joining: Joining
 
 
 class FileServicer(file_pb2_grpc.FileServiceServicer):
@@ -142,7 +144,23 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
     async def JoinSegments(
         self, request: file_pb2.JoinSegmentsRequest, context: Context
     ) -> file_pb2.JoinSegmentsResponse:
-        raise NotImplementedError
+        validation.refuse(
+            validation.app_id(request.app_id),
+            validation.recording_id(request.recording_id),
+            validation.enum(
+                request.container,
+                media_pb2.Container,
+                "container",
+                reason=error_pb2.ERROR_REASON_INVALID_CONTAINER,
+            ),
+            validation.segment_id(request.first_segment_id, "first_segment_id"),
+            validation.segment_id(request.last_segment_id, "last_segment_id"),
+            validation.request_id(request.request_id),
+        )
+        order = Order(
+            request.app_id, request.request_id, "JoinSegments", request, file_pb2.JoinSegmentsResponse
+        )
+        return await self._library.joining.join(order, request)
 
     async def GetManifest(
         self, request: file_pb2.GetManifestRequest, context: Context
