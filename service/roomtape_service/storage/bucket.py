@@ -16,6 +16,7 @@ from roomtape_service.storage.credentials import KeyRing
 from roomtape_service.storage.store import (
     CredentialsRefused,
     PartsMissing,
+    PermissionRefused,
     StoreError,
     StoreRefused,
     StoreUnavailable,
@@ -42,6 +43,13 @@ class S3Limits:
     """How often a call that may pass by itself is made; what goes on longer is for the caller to wait out."""
     first_wait_seconds: float = 0.2
     """The wait before the second attempt is random up to this; it doubles from attempt to attempt."""
+
+
+def _may_be_the_keys(problem: StoreError) -> bool:
+    # An answer to HEAD has no body that could tell a wrong key from one that may not.
+    return isinstance(problem, CredentialsRefused) or (
+        isinstance(problem, PermissionRefused) and problem.code == "403"
+    )
 
 
 class Bucket:
@@ -98,7 +106,7 @@ class Bucket:
                 raise trouble(self._place, step, "NotS3", "its answer can't be read") from error
             except (exceptions.BotoCoreError, exceptions.ClientError, aiohttp.ClientError, OSError) as error:
                 problem = self._trouble(step, error)
-                if isinstance(problem, CredentialsRefused) and not are_renewed:
+                if not are_renewed and _may_be_the_keys(problem):
                     are_renewed = await self._keys.renewed(keys)
                     if are_renewed:
                         left += 1
