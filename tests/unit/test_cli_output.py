@@ -153,6 +153,7 @@ def actions() -> list[list[str]]:
         ["files", "get", "f"],
         ["files", "url", "f"],
         ["storage", "check"],
+        ["verify", "1"],
         ["publish", "f.wav", "--room", "r", "--create-room"],
         ["watch"],
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from roomtape.v1 import application_pb2, media_pb2, storage_pb2, task_pb2
-from roomtape_service.cli import apps, files, publish, record, rooms, serve, storage, watch
+from roomtape_service.cli import apps, files, publish, record, rooms, serve, storage, verify, watch
 from roomtape_service.cli.calling import ExitCode
 from roomtape_service.cli.enums import names
 from roomtape_service.cli.main import main
@@ -22,7 +22,7 @@ from roomtape_service.settings import CLIENT_VARIABLES, FIELDS, load
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 
-COMMANDS = (apps, files, publish, record, rooms, serve, storage, watch)
+COMMANDS = (apps, files, publish, record, rooms, serve, storage, verify, watch)
 
 
 def blocks(language: str) -> list[str]:
