@@ -10,6 +10,7 @@ import pytest
 from roomtape.v1 import ingest_pb2
 from roomtape_service.recording import protocol
 from roomtape_service.recording.protocol import Container, RecordingKind, RoomClock, TrackCodec
+from roomtape_service.recording.remembering import REMEMBERED_TRACKS
 from tests.support.audio import Samples, ToneSpan, ffmpeg_decode, find_tone, join, noise, opus_packets, tone
 from tests.support.recorder import EPOCH_NS, MS, SECOND, Publisher, RecorderNode, order
 
@@ -287,3 +288,20 @@ async def test_twenty_five_in_a_room_are_in_the_mix(node: RecorderNode) -> None:
         [found] = find_tone(signal, 300 + 200 * each.handle, 48_000, threshold_dbfs=-42)
         assert found.start == pytest.approx(each.handle * 0.04 - 0.04, abs=0.04)
         assert found.dbfs == pytest.approx(-30, abs=1.5)
+
+
+async def test_a_mix_remembers_those_who_passed_by_last(node: RecorderNode) -> None:
+    node.tell(protocol.RoomOpen(1, RoomClock.MEDIA, EPOCH_NS), order("r", kind=RecordingKind.MIXED))
+    passing = REMEMBERED_TRACKS + 50
+    for number in range(passing):
+        start_ns = EPOCH_NS + number * 40 * MS
+        publisher = Publisher(10 + number, rate=8_000, key=f"{number}/mic", start_ns=start_ns)
+        node.tell(publisher.open(), protocol.RecordingTracks("r", (publisher.handle,)))
+        frames = [publisher.frame(bytes(320), 160)]
+        node.write(publisher.message(publisher.batch(frames)))
+        node.tell(protocol.TrackClose(publisher.handle, publisher.capture_ns()))
+    await node.until_safe(10 + passing - 1, 1)
+    [segment] = await node.stop("r", EPOCH_NS + passing * 40 * MS)
+    assert len(segment.resume) == REMEMBERED_TRACKS
+    assert f"{passing - 1}/mic" in segment.resume
+    assert segment.statistics.recorded == passing

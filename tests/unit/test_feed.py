@@ -6,6 +6,7 @@ from roomtape_service.recording import protocol
 from roomtape_service.recording.front.feed import FeedFacts, RoomFeed, TrackIndex
 from roomtape_service.recording.front.recording import FeedRecording, RecordingFacts
 from roomtape_service.recording.front.track import FeedTrack, TrackFacts
+from roomtape_service.recording.remembering import REMEMBERED_TRACKS
 
 NOW = 1_700_000_000_000_000_000
 
@@ -418,3 +419,26 @@ def test_a_room_that_waits_for_its_worker_is_closed_with_all_that_the_worker_has
     [opened] = [each for each in known if isinstance(each, protocol.RoomOpen)]
     assert told[-1] == protocol.RoomClose(opened.room)
     assert feed.worker is None
+
+
+def test_a_recording_remembers_those_of_its_passers_by_who_left_last(feed: RoomFeed) -> None:
+    worker, each = Worker(), recording(kind=protocol.RecordingKind.MIXED)
+    feed.start_recording(each)
+    feed.attach(worker)
+    stays = track(feed, "stays")
+    for number in range(3 * REMEMBERED_TRACKS):
+        passing = track(feed, f"{number}")
+        feed.set_tracks("r1", [stays.facts.key, passing.facts.key])
+        feed.push(passing, 5, NOW, b"hello")
+        feed.close_track(passing, NOW)
+        feed.safe(passing, 5)
+        resume = {stays.facts.key: protocol.Resume(number, NOW), passing.facts.key: protocol.Resume(5, NOW)}
+        each.continue_after(number, NOW + number, resume)
+        worker.take()
+    assert list(feed.tracks) == [stays.facts.key]
+    assert len(each.base) <= 1
+    feed.attach(worker)
+    [start] = [told for told in worker.take() if isinstance(told, protocol.RecordingStart)]
+    assert len(start.resume) == REMEMBERED_TRACKS
+    assert start.resume[stays.facts.key].sequence == 3 * REMEMBERED_TRACKS - 1
+    assert f"s1/{3 * REMEMBERED_TRACKS - 1}" in start.resume

@@ -22,6 +22,7 @@ from roomtape_service.recording.protocol import (
     StartedFile,
     TrackCodec,
 )
+from roomtape_service.recording.remembering import remember
 from roomtape_service.spool.journal import Checkpoint, JournalHeader, JournalWriter
 
 __all__ = ["SegmentWriter", "WrittenSegment"]
@@ -158,7 +159,7 @@ class SegmentWriter:
         self._journal.append(checkpoint)
         if self._waits_for_disk:
             self._journal.sync()
-        self._resume.update(resume)
+        remember(self._resume, resume)
         self.last = checkpoint
 
     def release(self, *, interrupted: bool, trouble: SpoolTrouble | None = None) -> WrittenSegment:

@@ -30,6 +30,7 @@ from roomtape_service.recording.protocol import (
     TrackCodec,
     WorkerOp,
 )
+from roomtape_service.recording.remembering import remember
 from roomtape_service.recording.segment import SegmentWriter
 from roomtape_service.spool.journal import JournalHeader, MediaFile
 from roomtape_service.storage.part import PART_BYTES, settled_parts
@@ -70,7 +71,7 @@ class SegmentSeries:
         self.position = 0
         """Where the next sample of the open segment goes, or went at the end of the last one."""
         self.safe: dict[str, int] = {key: resume.sequence for key, resume in order.resume.items()}
-        """By track key: the newest sequence that nothing needs to be sent again of."""
+        """By key, for the tracks that are remembered: the newest sequence that nothing needs to be sent again of."""
         self.closing = ClosingQueue(services.closer, services.send)
         """Segments that are being finished."""
         self.format: Format | None = None
@@ -217,7 +218,7 @@ class SegmentSeries:
             self._marks.append(mark)
         elif mark.key is not None:
             # Outside of a segment there is nothing to wait for.
-            self.safe[mark.key] = mark.sequence
+            remember(self.safe, {mark.key: mark.sequence})
 
     def count(self, *, duplicated: int = 0, reordered: int = 0, rejected: int = 0, late: int = 0) -> None:
         """Counts what became of frames that have no mark; `late` came after their place was given up as lost."""
@@ -271,7 +272,7 @@ class SegmentSeries:
             self._write_checkpoint(segment, self.position, is_last=trouble is None)
             self.closing.add(segment.release(interrupted=trouble is not None, trouble=trouble))
         else:
-            self.safe.update((mark.key, mark.sequence) for mark in self._marks if mark.key is not None)
+            remember(self.safe, {mark.key: mark.sequence for mark in self._marks if mark.key is not None})
             segment.abandon()
         self._forget_segment()
 
@@ -349,8 +350,8 @@ class SegmentSeries:
         segment.checkpoint(end - self._start, moved, statistics, is_last=is_last)
         self._marks = waiting
         self._statistics = statistics
-        self._resume.update(moved)
-        self.safe.update((key, resume.sequence) for key, resume in moved.items())
+        remember(self._resume, moved)
+        remember(self.safe, {key: resume.sequence for key, resume in moved.items()})
         self._announce(segment)
         self._tell_growth(segment)
 

@@ -441,6 +441,7 @@ class RoomFeed:
             if recording is not None:
                 recording.tracks = tuple(each for each in recording.tracks if each != key)
                 recording.leaving.pop(key, None)
+                recording.base.pop(key, None)
         del self.tracks[key]
         track.drop_kept()
         self._index.pop(track.handle, None)

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from roomtape_service.recording import protocol
+from roomtape_service.recording.remembering import remember
 
 __all__ = ["FeedRecording", "RecordingFacts"]
-
-_REMEMBERED_TRACKS = 256
-"""Of how many tracks a worker is told where it stands with them, although they are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +65,11 @@ class FeedRecording:
         self.newest_ended = segment
         self.next_segment = max(self.next_segment, segment + 1)
         self.position_ns = end_ns
-        self.resume.update(resume)
+        remember(self.resume, resume)
 
     def start(self, room: int, expected: tuple[str, ...]) -> protocol.RecordingStart:
         """The order to a worker to start, or to go on with, this recording."""
         facts = self.facts
-        wanted = {*self.tracks, *self.leaving}
-        # Who left without having heard that all is safe comes again and sends again what is written.
-        wanted |= set(list(self.resume)[-_REMEMBERED_TRACKS:])
         return protocol.RecordingStart(
             recording_id=facts.recording_id,
             task_id=facts.task_id,
@@ -88,7 +83,7 @@ class FeedRecording:
             mute_ends_segment=facts.mute_ends_segment,
             break_wait_ns=facts.break_wait_ns,
             from_ns=facts.from_ns,
-            resume={key: resume for key, resume in self.resume.items() if key in wanted},
+            resume=dict(self.resume),
             position_ns=self.position_ns,
             expected=expected,
         )
