@@ -18,10 +18,12 @@ from roomtape.v1 import file_pb2, file_pb2_grpc, media_pb2, segment_pb2, storage
 from roomtape_service.clock import ManualClock, SystemClock
 from roomtape_service.database import Database, UnitOfWork, applications, manifests
 from roomtape_service.http.playback import Playback
-from roomtape_service.ids import CountedIds
+from roomtape_service.ids import CountedIds, RandomIds
 from roomtape_service.library.abandoning import Abandoning
 from roomtape_service.library.deleting import Deleting
 from roomtape_service.library.expiry import Expiry
+from roomtape_service.library.joining import Joining
+from roomtape_service.library.joins import Joins
 from roomtape_service.library.removing import Removals
 from roomtape_service.operations import Operations
 from roomtape_service.rpc import files
@@ -57,8 +59,11 @@ class Library:
     removals: Removals
     expiry: Expiry
     abandoning: Abandoning
+    joins: Joins
     uploads: list[Uploads] = field(default_factory=list)
     """The uploads that run."""
+    has_room: bool = True
+    """Whether the spool takes joined files."""
 
     async def add(
         self,
@@ -95,6 +100,19 @@ class Library:
         yield
         await self.removals.aclose()
         await running
+
+    @asynccontextmanager
+    async def joining(self) -> AsyncIterator[None]:
+        """Joins what is ordered."""
+        running = asyncio.create_task(self.joins.run())
+        yield
+        await self.joins.aclose()
+        await running
+
+    def wake_uploads(self) -> None:
+        """There is something to upload."""
+        for uploads in self.uploads:
+            uploads.wake()
 
     async def stop_upload(self, file_id: str) -> None:
         """What the node does for a file that is given up."""
@@ -174,7 +192,17 @@ async def open_library(
         await running[0].stop_upload(file_id)
 
     abandoning = Abandoning(database, settings.spool_dir, operations, stop_upload)
-    changes = files.Library(Deleting(database, removals), abandoning)
+    joins = Joins(
+        database,
+        stores,
+        settings.spool_dir,
+        clock,
+        RandomIds(),
+        on_spooled=lambda: running[0].wake_uploads(),
+        has_room=lambda size_bytes: running[0].has_room,
+    )
+    joining = Joining(database, stores, RandomIds(), joins.wake)
+    changes = files.Library(Deleting(database, removals), abandoning, joining)
     servicer = files.FileServicer(database, stores, playback, changes, clock)
     plain = parse({"data_dir": str(folder), "listen": "127.0.0.1:0"})
     register = partial(file_pb2_grpc.add_FileServiceServicer_to_server, servicer)
@@ -194,12 +222,14 @@ async def open_library(
                 removals,
                 Expiry(database, removals, clock),
                 abandoning,
+                joins,
             )
         )
         yield running[0]
     await server.aclose()
     await operations.aclose()
     await removals.aclose()
+    await joins.aclose()
     await playback.aclose()
     await stores.aclose()
     await database.aclose()
