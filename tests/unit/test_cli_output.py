@@ -25,6 +25,7 @@ from roomtape_service.cli.output import Output, new_table
 from roomtape_service.cli.storage_options import add_storage_arguments, storage
 from roomtape_service.cli.tables import application_table, segment_table, store_text, task_table
 
+NO_STORE = "a second store and --retention belong to a store; give --disk or --vendor too"
 UNREACHABLE = "127.0.0.1:1"
 
 INVALID = InvalidArgument(
@@ -223,6 +224,22 @@ def test_what_is_no_command_line(arguments: list[str], said: str, capsys: pytest
         ),
         (["apps", "update", "a"], "nothing to change; give --name, --profile, --recording or a store"),
         (["apps", "create", "a", "--bucket", "b"], "--bucket belongs to a bucket; give --vendor too"),
+        (["apps", "create", "a", "--tag", "a=b"], "--tag belongs to a bucket; give --vendor too"),
+        (["apps", "create", "a", "--disk", "--store", "tapes"], "give --disk or --store, not both"),
+        (
+            ["apps", "create", "a", "--store-option", "a=b"],
+            "--store-option belongs to a kind of store; give --store too",
+        ),
+        (["apps", "create", "a", "--retention", "1d"], NO_STORE),
+        (["apps", "create", "a", "--secondary-disk"], NO_STORE),
+        (
+            ["apps", "create", "a", "--disk", "--secondary-after", "5m"],
+            "--secondary-after belongs to a second store; give --secondary-disk or such too",
+        ),
+        (
+            ["apps", "create", "a", "--disk", "--secondary-bucket", "b"],
+            "--secondary-bucket belongs to a bucket; give --secondary-vendor too",
+        ),
         (
             ["apps", "create", "a", "--prefix", "p"],
             "--prefix belongs to a store; give --disk or --vendor too",
@@ -329,6 +346,26 @@ def test_storage_settings_out_of_arguments(tmp_path: Path) -> None:
     assert store.credentials.session_token.value == "t0ken"
     assert store.path_style
     assert store_text(bucket) == "cos b-125 (ap-guangzhou)"
+    everything = settings_of(
+        *("--vendor", "kodo", "--credential-source", "pod", "--storage-class", "LINE", "--retention", "30d"),
+        *("--tag", "team=a", "--tag", "cost=x=1", "--secondary-store", "tapes", "--secondary-after", "2m"),
+        *("--secondary-store-option", "shelf=1", "--secondary-store-secret-file", f"code={secret}"),
+        *("--secondary-prefix", "late"),
+    )
+    assert everything is not None
+    store = everything.object_store
+    assert (store.credentials.source, store.storage_class) == ("pod", "LINE")
+    assert dict(store.tags) == {"team": "a", "cost": "x=1"}
+    assert everything.retention.seconds == 30 * 86400
+    second = everything.secondary
+    assert (second.custom.kind, second.prefix, second.after.seconds) == ("tapes", "late", 120)
+    assert dict(second.custom.options) == {"shelf": "1"}
+    assert second.custom.secrets["code"].value == "s3cret"
+    assert store_text(everything) == "kodo  (), else tapes/late"
+    expiring = settings_of("--vendor", "s3", "--expires", "2030-01-31T12:00:00Z", "--secondary-disk")
+    assert expiring is not None
+    assert expiring.object_store.credentials.expire_time.seconds == 1896091200
+    assert expiring.secondary.WhichOneof("store") == "disk"
     plain = settings_of("--vendor", "s3")
     assert plain is not None
     assert not plain.object_store.HasField("path_style")

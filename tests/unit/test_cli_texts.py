@@ -71,7 +71,7 @@ def test_what_is_no_time() -> None:
 def test_enums_have_short_names() -> None:
     assert enums.names(task_pb2.RecordMode.DESCRIPTOR) == ["single", "mixed", "single-and-mixed"]
     assert enums.names(media_pb2.Container.DESCRIPTOR) == ["mp3", "ogg", "wav"]
-    assert enums.names(storage_pb2.StorageVendor.DESCRIPTOR) == ["s3", "cos", "tos"]
+    assert enums.names(storage_pb2.StorageVendor.DESCRIPTOR) == ["s3", "cos", "tos", "oss", "obs", "kodo"]
 
 
 @pytest.mark.parametrize("name", ["single-and-mixed", "SINGLE_AND_MIXED", "Single-And_Mixed"])

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         {
             "check": (
-                "put, read and delete a small object, with the stored settings or those given",
+                "put, read, list and delete objects in both stores, with the stored settings or those given",
                 _add_check,
             )
         },
@@ -41,8 +41,9 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 async def _check(arguments: argparse.Namespace, client: Client, output: Output) -> ExitCode:
     request = application_pb2.CheckStorageRequest(app_id=arguments.app, storage=storage(arguments))
     reply = await client.applications.CheckStorage(request, timeout=_CHECK_SECONDS)
-    table = new_table("step", "result", "code", "what to do")
+    table = new_table("store", "step", "result", "code", "what to do")
     for step in reply.steps:
-        table.add_row(step.name, "ok" if step.ok else "FAILED", step.error_code, step.message)
+        store = "secondary" if step.secondary else "first"
+        table.add_row(store, step.name, "ok" if step.ok else "FAILED", step.error_code, step.message)
     output.show(reply, table)
     return ExitCode.DONE if reply.ok else ExitCode.FAILED

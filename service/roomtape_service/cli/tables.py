@@ -89,14 +89,21 @@ def application_table(applications: Iterable[application_pb2.Application]) -> Ta
     return table
 
 
-def store_text(storage: storage_pb2.StorageSettings) -> str:
-    """Where files go, such as `cos bucket-125 (ap-guangzhou)/prefix`."""
+def store_text(storage: storage_pb2.StorageSettings | storage_pb2.SecondaryStore) -> str:
+    """Where files go, such as `cos bucket-125 (ap-guangzhou)/prefix`, and where else."""
     prefix = f"/{storage.prefix}" if storage.prefix else ""
-    if storage.WhichOneof("store") == "object_store":
-        store = storage.object_store
-        vendor = label(storage_pb2.StorageVendor.DESCRIPTOR, store.vendor)
-        return f"{vendor} {store.bucket} ({store.region}){prefix}"
-    return f"disk {storage.disk.folder or 'folder of the application'}{prefix}"
+    match storage.WhichOneof("store"):
+        case "object_store":
+            store = storage.object_store
+            vendor = label(storage_pb2.StorageVendor.DESCRIPTOR, store.vendor)
+            text = f"{vendor} {store.bucket} ({store.region}){prefix}"
+        case "custom":
+            text = f"{storage.custom.kind}{prefix}"
+        case _:
+            text = f"disk {storage.disk.folder or 'folder of the application'}{prefix}"
+    if isinstance(storage, storage_pb2.StorageSettings) and storage.HasField("secondary"):
+        text += f", else {store_text(storage.secondary)}"
+    return text
 
 
 _NUMBERS = ("#", "duration", "size")
