@@ -50,9 +50,13 @@ class TrackInput:
             return []
         self._has_news = self._has_begun = True
         rejected: list[Rejected] = []
-        if any(lane.timeline.steps(batch) for lane in self.lanes):
-            rejected += self.deliver(arrival_ns)
-        queued = max((lane.push(batch, arrival_ns) for lane in self.lanes), default=0)
+        for lane in self.lanes:
+            if lane.timeline.steps(batch):
+                rejected += self.deliver(arrival_ns)
+                break
+        queued = 0
+        for lane in self.lanes:
+            queued = max(queued, lane.push(batch, arrival_ns))
         self._queued_bytes += len(payload)
         if queued >= _QUEUED_FRAMES_MAX or self._queued_bytes >= _QUEUED_BYTES_MAX:
             rejected += self.deliver(arrival_ns)

@@ -20,8 +20,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, NamedTuple, cast, get_args
 
 from roomtape_service.recording.ops import (
     BEFORE_ALL_NS,
@@ -115,8 +114,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Frames:
+class Frames(NamedTuple):
     """A publisher's batch: `batch` is a serialized roomtape.v1.FrameBatch."""
 
     track: int

@@ -33,8 +33,8 @@ __all__ = ["Worker", "WorkerSettings", "main"]
 _TICK_NS: Final = NANOSECONDS // 3
 """How often checkpoints are written. A kill costs this, a batch of 100 ms, and what encoders hold (0.15 s, at 8 kHz
 0.3 s): together less than a second. More often costs more than all else that is done with passed packets."""
-_GATHER_SECONDS: Final = 0.08
-"""After a read the worker sleeps, so that frames of many publishers cost one wake-up."""
+_GATHER_SECONDS: Final = 0.16
+"""After a read the worker sleeps, so that frames of many publishers cost one wake-up; never past a tick."""
 _GATHER_BYTES_MAX: Final = 64 * 1024
 """Not when so much comes at once: then the node has more."""
 _GC_THRESHOLDS: Final = (20_000, 20, 20)
