@@ -1,7 +1,11 @@
 """A task's manifest as tests get at it, verified against the files."""
 
+import json
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from jsonschema import Draft202012Validator
 
 from roomtape.client import Client
 from roomtape.v1 import file_pb2
@@ -10,7 +14,21 @@ from roomtape_service.manifest.model import Manifest
 from roomtape_service.manifest.reading import read_manifest
 from roomtape_service.manifest.verification import Report, verify
 
-__all__ = ["assert_verified", "manifest_path", "read_stored"]
+__all__ = ["assert_valid", "assert_verified", "manifest_path", "read_stored"]
+
+_SCHEMA = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
+
+
+def assert_valid(data: bytes) -> None:
+    """The document is one of the published schema."""
+    _validator().validate(json.loads(data))
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    schema = json.loads(_SCHEMA.read_bytes())
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
 
 
 async def manifest_path(client: Client, app_id: str, task_id: str) -> Path:
@@ -30,6 +48,7 @@ async def assert_verified(client: Client, app_id: str, task_id: str) -> Report:
     """The report of a task on a disk store with which all is well."""
     path = await manifest_path(client, app_id, task_id)
     data = path.read_bytes()
+    assert_valid(data)
     root = root_of(path, read_manifest(data))
     assert root is not None
     report = await verify(data, FolderObjects(root))
