@@ -15,6 +15,7 @@ from tests.support.edge import (
 )
 from tests.support.rclone import RcloneServer, rclone_server
 from tests.support.stores import BUCKET
+from tests.support.uploading import Bench, upload_bench
 from tests.support.weed import WeedServer, weed_server
 
 
@@ -30,6 +31,13 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer]:
     """rclone with the bucket `BUCKET`."""
     with rclone_server(tmp_path_factory.mktemp("rclone"), BUCKET) as server:
         yield server
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, rclone: RcloneServer) -> AsyncIterator[Bench]:
+    """Uploads to folders, until the test sets other stores."""
+    async with upload_bench(tmp_path, rclone.authority) as running:
+        yield running
 
 
 @pytest.fixture

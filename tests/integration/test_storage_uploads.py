@@ -1,110 +1,26 @@
 """Segments reach their stores whatever happens on the way, and nobody is left in the dark."""
 
-import asyncio
 import fcntl
-import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import pytest
-
-from roomtape.v1 import error_pb2, event_pb2, media_pb2, segment_pb2, storage_pb2
+from roomtape.v1 import error_pb2, event_pb2, media_pb2, segment_pb2
 from roomtape_service.clock import SystemClock
-from roomtape_service.database import Database, UnitOfWork, applications
-from roomtape_service.spool.cleaning import remove_stored
-from roomtape_service.storage.s3 import S3Limits
-from roomtape_service.storage.secrets import SecretBox
-from roomtape_service.storage.stores import Stores
-from roomtape_service.storage.upload import Uploads
+from roomtape_service.database import UnitOfWork
 from tests.client.proxy import tcp_proxy
-from tests.support.databases import APP, add_application, add_tasks
+from tests.support.databases import APP
 from tests.support.rclone import RcloneServer
-from tests.support.spooled import SpooledFile, TestSpool, events_of_type
-from tests.support.stores import SECRET_KEY, make_stores, rclone_settings, weed_settings
+from tests.support.spooled import events_of_type
+from tests.support.stores import rclone_settings, weed_settings
+from tests.support.uploading import OTHER, OTHER_TASK, TASK, Bench
 from tests.support.waiting import eventually
 from tests.support.weed import WeedServer
 
-TASK = "1000"
-OTHER = "other"
 UPLOADED = event_pb2.EVENT_TYPE_SEGMENT_UPLOADED
 DELAYED = event_pb2.EVENT_TYPE_SEGMENT_UPLOAD_DELAYED
 WARNING = event_pb2.EVENT_TYPE_WARNING
 LARGE_BYTES = 12 << 20
-
-# Tests of stores that fail must not wait for patience that real stores deserve.
-QUICK = S3Limits(call_seconds=1.0, least_bytes_per_second=32 << 20, attempts=1)
-
-Hook = Callable[[UnitOfWork, str, str], Awaitable[None]]
-
-
-async def _nothing(unit: UnitOfWork, app_id: str, task_id: str) -> None:
-    """The task waits for nothing."""
-
-
-class Bench:
-    """A database, a spool and stores, and uploads that run while asked to."""
-
-    def __init__(self, database: Database, stores: Stores, spool: TestSpool) -> None:
-        self.database = database
-        self.stores = stores
-        self.spool = spool
-
-    @asynccontextmanager
-    async def uploads(
-        self, hook: Hook = _nothing, *, remove: Callable[..., None] = remove_stored
-    ) -> AsyncIterator[Uploads]:
-        uploads = Uploads(
-            self.database, self.stores, SystemClock(), hook, remove, randomness=random.Random(1)
-        )
-        task = asyncio.create_task(uploads.run())
-        try:
-            yield uploads
-        finally:
-            await uploads.aclose()
-            await task
-
-    async def set_storage(self, settings: storage_pb2.StorageSettings, app_id: str = APP) -> None:
-        sealed = SecretBox(SECRET_KEY).seal(app_id, settings).SerializeToString()
-
-        async def work(unit: UnitOfWork) -> None:
-            record = await applications.get(unit.connection, app_id)
-            await applications.change(unit, replace(record, storage=sealed))
-
-        await self.database.write(work)
-
-    async def stored(self, file: SpooledFile) -> bytes:
-        """What the store that the row names has of the file."""
-        row = await self.spool.row(file)
-        record = await self.database.read(lambda connection: applications.get(connection, file.app_id))
-        store = self.stores.of_file(record, row.store)
-        assert store is not None
-        return await store.read(row.object_key, 0, len(file.data) + 1)
-
-    async def codes(self, file: SpooledFile) -> list[str]:
-        """Error codes that watchers of the file were told."""
-        return [
-            event.segment.error_code
-            for event in await events_of_type(self.database, DELAYED)
-            if event.segment.segment.file_id == file.file_id
-        ]
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, rclone: RcloneServer) -> AsyncIterator[Bench]:
-    database = Database(f"sqlite:///{tmp_path}/test.db", SystemClock())
-    await database.open()
-    await add_application(database, APP)
-    await add_application(database, OTHER)
-    await add_tasks(database, [TASK])
-    await add_tasks(database, ["2000"], app_id=OTHER)
-    stores = make_stores(tmp_path / "files", authority=rclone.authority, limits=QUICK)
-    yield Bench(database, stores, TestSpool(database, stores, tmp_path / "spool" / "generation"))
-    await stores.aclose()
-    await database.aclose()
 
 
 async def test_segments_reach_the_disk(bench: Bench, tmp_path: Path) -> None:
@@ -285,7 +201,7 @@ async def test_a_store_that_hangs_holds_up_no_other_tenant(bench: Bench, weed: W
     try:
         async with bench.uploads() as uploads:
             for _ in range(5):
-                files = await bench.spool.add(OTHER, "2000")
+                files = await bench.spool.add(OTHER, OTHER_TASK)
                 uploads.wake()
                 await eventually(partial(bench.spool.is_uploaded, *files), "the other's file is uploaded")
 

@@ -44,6 +44,8 @@ class SpooledFile:
     object_key: str
     path: Path
     data: bytes
+    recording_id: str = ""
+    container: media_pb2.Container.ValueType = media_pb2.CONTAINER_UNSPECIFIED
 
 
 class TestSpool:
@@ -67,6 +69,24 @@ class TestSpool:
         user_id: str = "",
     ) -> list[SpooledFile]:
         """A recording with one SPOOLED segment of random bytes, in each of the containers."""
+        files = await self.begin(
+            app_id, task_id, containers=containers, size_bytes=size_bytes, user_id=user_id
+        )
+        for file in files:
+            file.path.write_bytes(file.data)
+        await self.complete(*files)
+        return files
+
+    async def begin(
+        self,
+        app_id: str,
+        task_id: str,
+        *,
+        containers: Sequence[media_pb2.Container.ValueType] = (media_pb2.CONTAINER_MP3,),
+        size_bytes: int = 20_000,
+        user_id: str = "",
+    ) -> list[SpooledFile]:
+        """A recording with one segment that grows: empty files that are to become random bytes."""
         self._count += 1
         recording_id = f"recording{self._count}"
         user_id = user_id or f"user{self._count}"
@@ -87,7 +107,7 @@ class TestSpool:
             for container in containers:
                 path = self.folder / f"{recording_id}-000000.{EXTENSIONS[container]}"
                 data = random.Random(f"{path.name}").randbytes(size_bytes)
-                path.write_bytes(data)
+                path.touch()
                 file_id = f"{app_id}-{path.name}"
                 started = StartedSegment(
                     file_id=file_id,
@@ -108,11 +128,19 @@ class TestSpool:
                     channels=1,
                 )
                 key = await insert_segment(unit.connection, started)
-                await complete_segment(unit.connection, file_id, _completed(data, _START_NS + self._count))
-                files.append(SpooledFile(app_id, file_id, key, path, data))
+                files.append(SpooledFile(app_id, file_id, key, path, data, recording_id, container))
 
         await self._database.write(work)
         return files
+
+    async def complete(self, *files: SpooledFile) -> None:
+        """The files are complete on the spool: their rows say that they hold their `data`."""
+
+        async def work(unit: UnitOfWork) -> None:
+            for file in files:
+                await complete_segment(unit.connection, file.file_id, _completed(file.data, _START_NS))
+
+        await self._database.write(work)
 
     async def row(self, file: SpooledFile) -> SegmentRow:
         """The file's row as it is now."""
