@@ -18,6 +18,7 @@ from roomtape.v1 import (
 )
 from roomtape_service import failpoints
 from roomtape_service.clock import Clock, SteadyClock
+from roomtape_service.clock_anchor import ClockAnchor
 from roomtape_service.database import applications as application_rows
 from roomtape_service.database import manifests
 from roomtape_service.database.database import Database
@@ -64,13 +65,16 @@ from roomtape_service.tasks.segments import SegmentFacts
 from roomtape_service.tasks.spool_guard import SpoolGuard
 from roomtape_service.tasks.tasks import Tasks
 
-__all__ = ["SOCKET_NAME", "Node"]
+__all__ = ["CLOCK_NAME", "SOCKET_NAME", "Node"]
 
 SOCKET_NAME = "node.sock"
 """The Unix socket below `Settings.run_dir` on which workers find their node."""
 
 _FREE_BESIDE_JOINS_BYTES = 512 << 20
 """What joining leaves on the spool's disk for recording."""
+
+CLOCK_NAME = "clock.json"
+"""The file in the data folder that says where UTC stood."""
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +124,17 @@ class Node:
         await self._database.open()
         await self._create_default_application()
         # Before anything new is recorded, all that was recorded is known.
-        await restore(self._database, self._pool, self._facts, self._rooms, self._tasks, self._clock)
+        anchor = ClockAnchor.read(settings.data_dir / CLOCK_NAME)
+        await restore(
+            self._database,
+            self._pool,
+            self._facts,
+            self._rooms,
+            self._tasks,
+            self._clock,
+            anchor.offset_ns if anchor else None,
+        )
+        ClockAnchor.keep(settings.data_dir / CLOCK_NAME, self._clock.offset_ns)
         await self._pool.take_up_departed()
         await asyncio.to_thread(remove_empty_folders, settings.spool_dir)
         await self._abandoning.take_up()

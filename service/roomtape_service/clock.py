@@ -39,23 +39,33 @@ class SystemClock:
 
 
 class SteadyClock:
-    """Another clock, put forward where that is behind what was reached by a process before."""
+    """Another clock, put forward or back so that it goes on from where a process before it was."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._ahead_ns = 0
+        self._moved_ns = 0
 
     def now_ns(self) -> int:
-        return self._clock.now_ns() + self._ahead_ns
+        return self._clock.now_ns() + self._moved_ns
 
     def monotonic_ns(self) -> int:
         return self._clock.monotonic_ns()
 
-    def go_on_from(self, reached_ns: int) -> int:
-        """It was `reached_ns` already, so it is that now at least. Returns by how much this put it forward."""
-        behind_ns = max(0, reached_ns - self.now_ns())
-        self._ahead_ns += behind_ns
-        return behind_ns
+    @property
+    def offset_ns(self) -> int:
+        """From the monotonic clock, which all processes of a machine share until it starts anew, to this one."""
+        return self.now_ns() - self.monotonic_ns()
+
+    def go_on(self, reached_ns: int, offset_ns: int | None) -> int:
+        """It was `reached_ns` already, so it is that now at least; with `offset_ns` it is as exactly as it was.
+
+        Returns by how much this moved it.
+        """
+        moved_ns = self._moved_ns
+        if offset_ns is not None:
+            self._moved_ns += offset_ns - self.offset_ns
+        self._moved_ns += max(0, reached_ns - self.now_ns())
+        return self._moved_ns - moved_ns
 
 
 class ManualClock:

@@ -42,6 +42,8 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "s3.complete:after": "an object that came in parts is there, and nobody knows yet",
     "s3.abort": "a multipart upload is aborted",
     "s3.delete": "an object of a bucket is removed",
+    # The node.
+    "clock.keep": "the file that says where UTC stands gets its name",
     # The supervisor.
     "supervisor.ready": "the file that says where the service is gets its name",
 }

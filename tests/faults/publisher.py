@@ -5,6 +5,7 @@ then they leave and wait until all is safe. FOLDER gets each one's diary, and `<
 """
 
 import asyncio
+import functools
 import json
 import random
 import signal
@@ -41,7 +42,7 @@ FAST_FACTOR = 8.0
 
 _FRAME_NS = FRAME_MS * 1_000_000
 _FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
-_LOOP_SECONDS = 10.0
+_LOOP_SECONDS = 60.0
 _OPUS_BPS = 48_000
 # In a mix one must be heard beside the other: they are alike below 4 kHz.
 _OPUS_DEVIATION = 2500
@@ -213,8 +214,8 @@ def _payloads(role: Role, seed: int) -> _Payloads:
         return lambda: (
             randomness.integers(-_PCM_PEAK, _PCM_PEAK, _FRAME_SAMPLES * role.channels).astype("<i2").tobytes()
         )
-    packets = _packets(randomness)
-    at = -1
+    packets = _packets()
+    at = int(randomness.integers(len(packets)))
 
     def following() -> bytes:
         nonlocal at
@@ -224,9 +225,10 @@ def _payloads(role: Role, seed: int) -> _Payloads:
     return following
 
 
-def _packets(randomness: np.random.Generator) -> Sequence[bytes]:
+@functools.cache
+def _packets() -> Sequence[bytes]:
     """Noise of the frequencies of speech: what codecs keep, and different at all times."""
-    noise = randomness.normal(0, 1, round(_LOOP_SECONDS * RATE_HZ))
+    noise = np.random.default_rng(1).normal(0, 1, round(_LOOP_SECONDS * RATE_HZ))
     spectrum = np.fft.rfft(noise)
     hertz = np.fft.rfftfreq(len(noise), 1 / RATE_HZ)
     spectrum[(hertz < 200) | (hertz > 3000)] = 0

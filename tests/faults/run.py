@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from google.protobuf import field_mask_pb2
+from google.protobuf import field_mask_pb2, json_format
 
 from roomtape.client import Client, RetrySettings
 from roomtape.v1 import (
@@ -326,6 +326,11 @@ class Run:
         """Leaves a word beside what the run leaves."""
         lines = [f"seed {self._seed}", *map(str, steps), json.dumps(self.outcome.kills), repr(error)]
         (self._folder / "schedule.txt").write_text("\n".join(lines))
+        described = {
+            room_id: [json_format.MessageToDict(each) for each in segments]
+            for room_id, segments in self.outcome.segments.items()
+        }
+        (self._folder / "segments.json").write_text(json.dumps(described, indent=1))
 
 
 def _is_part(request: Request) -> bool:

@@ -16,12 +16,13 @@ __all__ = ["Found", "find_exactly", "find_like"]
 
 _RATE_HZ = 48_000
 _NEEDLE_SAMPLES = 960
-_COARSE = 6
-"""8 kHz are enough to compare by: what the publishers say of lies below 3 kHz, or everywhere."""
+_COARSE_HZ = 8_000
+_HIGHEST_HZ = 3_000
+"""What the publishers say lies below, or everywhere; so little is enough to compare by."""
 _WINDOW_SECONDS = 0.25
 _NEAR_SECONDS = 0.04
-_REACHES = (8_000, 48_000, 10**9)
-"""How far behind it is looked for then, in samples."""
+_REACHES = tuple(round(seconds * _COARSE_HZ) for seconds in (1, 6, 30, 10**5))
+"""How far behind it is looked for then: near first, since what is said comes round again after a minute."""
 _ALIKE = 0.3
 """Noise that has nothing to do with a window has a correlation with it of 0.1 at most."""
 
@@ -66,25 +67,25 @@ def find_like(recorded: Samples, stretches: Sequence[Samples], rate: int) -> Non
     `recorded` may have another rate than the stretches' 48 kHz, and other voices in it.
     """
     heard = _coarse(recorded, rate)
-    window, near = round(_WINDOW_SECONDS * 8000), round(_NEAR_SECONDS * 8000)
+    window, near = round(_WINDOW_SECONDS * _COARSE_HZ), round(_NEAR_SECONDS * _COARSE_HZ)
     at, place = 0, None
     missing: list[str] = []
     count = 0
     for number, stretch in enumerate(stretches):
         said = _coarse(stretch, _RATE_HZ)
-        for first in range(0, len(said) - window + 1, window):
+        for first in range(near, len(said) - window + 1, window):
             count += 1
             needle = said[first : first + window]
             if not needle.any():
                 at += window
                 continue
-            # Where a segment ended, or silence was between, it goes on somewhere behind; what is said comes round again.
+            # Behind a segment's end, or a silence, it goes on somewhere.
             for reach in (near, *_REACHES):
                 place = _best(heard, needle, max(0, at - near), at + window + reach)
                 if place is not None:
                     break
             if place is None:
-                missing.append(f"{number}:{first / 8000:.2f}")
+                missing.append(f"{number}:{first / _COARSE_HZ:.2f}")
                 at += window
             else:
                 at = place + window
@@ -107,9 +108,9 @@ def _best(heard: _Signal, needle: _Signal, start: int, end: int) -> int | None:
 
 
 def _coarse(samples: Samples, rate: int) -> _Signal:
+    """What lies below 3 kHz, at 8 kHz."""
     mono = (samples if samples.ndim == 1 else samples.mean(axis=1)).astype(np.float32)
-    if rate != _RATE_HZ:
-        places = np.arange(int(len(mono) * 8000 / rate)) * (rate / 8000)
-        return np.asarray(np.interp(places, np.arange(len(mono)), mono), np.float32)
-    whole = len(mono) // _COARSE * _COARSE
-    return np.asarray(mono[:whole].reshape(-1, _COARSE).mean(axis=1), np.float32)
+    count = len(mono) * _COARSE_HZ // rate
+    spectrum = np.fft.rfft(mono)[: count // 2 + 1]
+    spectrum[round(_HIGHEST_HZ * len(mono) / rate) :] = 0
+    return np.asarray(np.fft.irfft(spectrum, count) * (count / len(mono)), np.float32)

@@ -98,14 +98,13 @@ class _Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     loses_answer: bool = False
-    is_closed: bool = False
 
     def reset(self) -> None:
         """Ends it with an RST."""
-        self.is_closed = True
-        with suppress(OSError):
-            raw: socket.socket = self.writer.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw: socket.socket | None = self.writer.get_extra_info("socket")
+        if raw is not None:
+            with suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 
@@ -190,13 +189,16 @@ class FaultProxy:
             finally:
                 answers.cancel()
                 await asyncio.gather(answers, return_exceptions=True)
-        except (OSError, EOFError, asyncio.LimitOverrunError):
+        except EOFError:
+            # One of them closed in its own time; what was written to the other still goes out.
             pass
+        except (OSError, asyncio.LimitOverrunError):
+            client.reset()
         finally:
             for each in (client, server):
                 if each is not None:
                     self._connections.discard(each)
-                    each.reset()
+                    each.writer.close()
 
     async def _connect(self, client: _Connection) -> str:
         """Which host the client wants to reach."""

@@ -71,19 +71,23 @@ async def open_rooms(connection: AsyncConnection) -> Sequence[RoomRow]:
 
 
 async def reached_ns(connection: AsyncConnection) -> int:
-    """How far the time of open rooms on an ARRIVAL clock has come, in UTC: they were made then, or recorded until then.
+    """How far the time of rooms on an ARRIVAL clock has come that have running tasks: recorded until then, in UTC.
 
     0 without such rooms.
     """
-    live = sa.and_(rooms.c.close_ns.is_(None), rooms.c.clock == room_pb2.ROOM_CLOCK_ARRIVAL)
-    made = await connection.scalar(sa.select(sa.func.max(rooms.c.create_ns)).where(live))
-    recorded = await connection.scalar(
+    live = sa.and_(
+        rooms.c.close_ns.is_(None),
+        rooms.c.clock == room_pb2.ROOM_CLOCK_ARRIVAL,
+        tasks.c.state < task_pb2.TASK_STATE_FINALIZING,
+    )
+    started = sa.select(sa.func.max(tasks.c.start_ns)).join(rooms, rooms.c.room_key == tasks.c.room_key)
+    recorded = (
         sa.select(sa.func.max(segments.c.end_ns))
         .join(tasks, tasks.c.task_id == segments.c.task_id)
         .join(rooms, rooms.c.room_key == tasks.c.room_key)
-        .where(live, tasks.c.state < task_pb2.TASK_STATE_FINALIZING)
     )
-    return max(made or 0, recorded or 0)
+    newest = [await connection.scalar(query.where(live)) for query in (started, recorded)]
+    return max(each or 0 for each in newest)
 
 
 async def find_room(connection: AsyncConnection, room_key: str) -> RoomRow:

@@ -36,17 +36,26 @@ from roomtape_service.tasks.tasks import Tasks, recording_key
 
 __all__ = ["restore"]
 
+_NEWS_NS = NANOSECONDS // 10
+"""Two processes read the machine's clocks a little apart."""
+
 log = structlog.get_logger(__name__)
 
 
 async def restore(
-    database: Database, pool: WorkerPool, facts: Facts, rooms: Rooms, tasks: Tasks, clock: SteadyClock
+    database: Database,
+    pool: WorkerPool,
+    facts: Facts,
+    rooms: Rooms,
+    tasks: Tasks,
+    clock: SteadyClock,
+    offset_ns: int | None,
 ) -> None:
     """Finishes what the last node left, and goes on with what it was doing.
 
     1. The spool comes first: it knows more of the last second than the database.
-    2. The clock: if the machine's was set back, rooms' time goes on from where it was. Behind what is recorded there is
-       no place for anything.
+    2. The clock: if the machine's was set, the time of rooms that are recorded goes on from where it was, as the last
+       node's `offset_ns` from the monotonic clock says. Behind what is recorded there is no place for anything.
     3. Rooms and the participants who may come back.
     4. Stopped tasks: nothing is recorded for them any more, so what is on the spool is all there is.
     5. Running tasks, their recordings at their resume points.
@@ -54,8 +63,10 @@ async def restore(
     What can't be taken up of these is told in the log, and keeps nothing else from going on.
     """
     await facts.store_recovered(await pool.recover_spool())
-    if behind_ns := clock.go_on_from(await database.read(room_rows.reached_ns)):
-        log.warning("clock_was_set_back", seconds=behind_ns / NANOSECONDS)
+    if reached_ns := await database.read(room_rows.reached_ns):
+        moved_ns = clock.go_on(reached_ns, offset_ns)
+        if abs(moved_ns) > _NEWS_NS:
+            log.warning("clock_was_set", seconds=-moved_ns / NANOSECONDS)
     room_list = await database.read(room_rows.open_rooms)
     present = defaultdict(list)
     for participant in await database.read(participant_rows.present_participants):

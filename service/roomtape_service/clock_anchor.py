@@ -1,0 +1,52 @@
+"""Where this machine's UTC stood, kept so that a new process finds the time of rooms where the last one left it.
+
+The machine's clock may have been set between the two. Its monotonic clock was not, until the machine starts anew.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from roomtape_service import failpoints
+
+__all__ = ["ClockAnchor"]
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""New with each start of a Linux machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockAnchor:
+    """UTC was the monotonic clock plus `offset_ns` while the machine had this `boot_id`."""
+
+    boot_id: str
+    offset_ns: int
+
+    @staticmethod
+    def read(path: Path) -> "ClockAnchor | None":
+        """What was kept, if that was since the machine started. Raises OSError."""
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            anchor = ClockAnchor(str(content["boot_id"]), int(content["offset_ns"]))
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
+            return None
+        return anchor if anchor.boot_id == _boot_id() else None
+
+    @staticmethod
+    def keep(path: Path, offset_ns: int) -> None:
+        """Replaces what was kept. Where machines don't tell their starts apart, nothing is. Raises OSError."""
+        boot_id = _boot_id()
+        if not boot_id:
+            return
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps(asdict(ClockAnchor(boot_id, offset_ns))))
+        failpoints.hit("clock.keep")
+        os.replace(draft, path)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
