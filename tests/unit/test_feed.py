@@ -284,7 +284,7 @@ def test_an_older_segment_that_is_found_late_moves_nothing_back() -> None:
 def test_a_room_is_attached_again_only_when_nothing_of_it_runs(feed: RoomFeed) -> None:
     worker = Worker()
     for name in ("r1", "r2"):
-        feed.start_recording(recording(name))
+        feed.start_recording(recording(name, protocol.RecordingKind.MIXED))
     feed.attach(worker)
     feed.recording_failed("r1")
     assert not feed.restart()
@@ -297,7 +297,7 @@ def test_a_room_is_attached_again_only_when_nothing_of_it_runs(feed: RoomFeed) -
 
 
 def test_a_worker_knows_where_it_stands_with_those_who_left(feed: RoomFeed) -> None:
-    worker, each = Worker(), recording()
+    worker, each = Worker(), recording(kind=protocol.RecordingKind.MIXED)
     each.continue_after(0, NOW, {"gone": protocol.Resume(30, NOW)})
     feed.start_recording(each)
     feed.attach(worker)
@@ -442,3 +442,75 @@ def test_a_recording_remembers_those_of_its_passers_by_who_left_last(feed: RoomF
     assert len(start.resume) == REMEMBERED_TRACKS
     assert start.resume[stays.facts.key].sequence == 3 * REMEMBERED_TRACKS - 1
     assert f"s1/{3 * REMEMBERED_TRACKS - 1}" in start.resume
+
+
+def pass_by(feed: RoomFeed, name: str, segment: int = 0) -> FeedTrack:
+    """A user's track comes, is recorded as the segment, and goes."""
+    mic = track(feed, name)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"hello")
+    each = feed.recordings["r1"]
+    each.next_segment = segment + 1
+    feed.close_track(mic, NOW)
+    feed.set_tracks("r1", [])
+    feed.safe(mic, 5)
+    assert each.is_running
+    each.continue_after(segment, NOW, {mic.facts.key: protocol.Resume(5, NOW)})
+    feed.rest_if_idle(each)
+    return mic
+
+
+def test_a_worker_forgets_who_left_and_knows_who_comes_back(feed: RoomFeed) -> None:
+    worker = Worker()
+    feed.start_recording(recording())
+    feed.attach(worker)
+    gone = pass_by(feed, "first")
+    told = worker.take()
+    assert told[-1] == protocol.RecordingStop("r1", protocol.BEFORE_ALL_NS)
+    assert not feed.recording_stopped("r1")
+    assert list(feed.recordings) == ["r1"]
+    again = track(feed, "second")
+    feed.set_tracks("r1", [again.facts.key])
+    feed.push(again, 5, NOW, b"again")
+    start, opened, tracks, frames = worker.take()
+    assert isinstance(start, protocol.RecordingStart)
+    assert (start.next_segment, start.position_ns) == (1, None)
+    assert start.resume == {gone.facts.key: protocol.Resume(5, NOW)}
+    assert isinstance(opened, protocol.TrackOpen)
+    assert tracks == protocol.RecordingTracks("r1", (again.handle,))
+    assert isinstance(frames, protocol.Frames)
+
+
+def test_who_comes_back_at_once_is_not_stopped_by_the_rest(feed: RoomFeed) -> None:
+    worker = Worker()
+    feed.start_recording(recording())
+    feed.attach(worker)
+    pass_by(feed, "first")
+    again = track(feed, "second")
+    feed.set_tracks("r1", [again.facts.key])
+    assert not feed.recording_stopped("r1")
+    assert feed.recordings["r1"].is_running
+    feed.stop_recording("r1", NOW)
+    feed.recording_stopped("r1")
+    assert feed.recordings == {}
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_recording_that_rests_is_stopped_like_any_other(feed: RoomFeed, is_lost: bool) -> None:
+    worker, other = Worker(), Worker()
+    feed.start_recording(recording())
+    feed.attach(worker)
+    pass_by(feed, "first")
+    if is_lost:
+        feed.detach()
+        feed.attach(other)
+        assert [type(each) for each in other.take()] == [protocol.RoomOpen]
+        worker = other
+    else:
+        feed.recording_stopped("r1")
+    worker.take()
+    feed.stop_recording("r1", NOW + 1)
+    kinds = [type(each) for each in worker.take()]
+    assert kinds == [protocol.RecordingStart, protocol.RecordingStop]
+    feed.recording_stopped("r1")
+    assert feed.recordings == {}

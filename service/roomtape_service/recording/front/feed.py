@@ -70,7 +70,10 @@ class RoomFeed:
         for track in self.tracks.values():
             track.is_open = False
         for recording in self.recordings.values():
-            self._start(recording)
+            if recording.is_idle:
+                _lay_to_rest(recording)
+            else:
+                self._start(recording)
         sent = self._send_departing()
         for recording in self.recordings.values():
             if recording.stop_at_ns is None:
@@ -87,6 +90,8 @@ class RoomFeed:
         self._worker = self._parked = None
         for track in self.tracks.values():
             track.is_open = False
+        for recording in self.recordings.values():
+            recording.unanswered_rests = 0
 
     def close(self) -> None:
         """The room is closed and nothing of it is recorded any more."""
@@ -191,6 +196,8 @@ class RoomFeed:
         after += [key for key in before if key not in after and self.tracks[key].closed_at_ns is not None]
         if before == tuple(after):
             return
+        if recording.is_resting and self._worker is not None:
+            self._start(recording)
         recording.tracks = tuple(after)
         removed = [key for key in before if key not in after]
         for key in removed:
@@ -201,10 +208,19 @@ class RoomFeed:
         for key in removed:
             self._leave_if_safe(self.tracks[key])
 
+    def rest_if_idle(self, recording: FeedRecording) -> None:
+        """Lets the worker forget a recording whose user left: thousands may pass through a room."""
+        if recording.is_idle and recording.is_running and self._worker is not None:
+            _lay_to_rest(recording)
+            recording.unanswered_rests += 1
+            self._tell(protocol.RecordingStop(recording.facts.recording_id, protocol.BEFORE_ALL_NS))
+
     def stop_recording(self, recording_id: str, at_ns: int) -> None:
         """Ends a recording; it is gone when `recording_stopped` comes back."""
         recording = self.recordings[recording_id]
         recording.stop_at_ns = at_ns
+        if recording.is_resting and self._worker is not None:
+            self._start(recording)
         # What comes from now on is not in it, even if another worker has to end it.
         staying = [key for key in recording.tracks if self.tracks[key].closed_at_ns is None]
         recording.tracks = tuple(key for key in recording.tracks if key not in staying)
@@ -251,6 +267,9 @@ class RoomFeed:
         """
         recording = self.recordings.get(recording_id)
         if recording is None:
+            return False
+        if recording.unanswered_rests:
+            recording.unanswered_rests -= 1
             return False
         recording.is_running = False
         if self._parked is not None and recording.stop_at_ns is None:
@@ -337,6 +356,7 @@ class RoomFeed:
                 continue
             del recording.leaving[key]
             self._discard(track, recording_id)
+            self.rest_if_idle(recording)
 
     def _discard(self, track: FeedTrack, recording_id: str) -> None:
         if recording_id not in track.recordings:
@@ -368,6 +388,7 @@ class RoomFeed:
 
     def _start(self, recording: FeedRecording) -> None:
         recording.is_running = True
+        recording.is_resting = False
         recording.left.clear()
         keys = (*recording.tracks, *recording.leaving)
         expected = tuple(key for key in keys if not self.tracks[key].is_connected)
@@ -442,9 +463,16 @@ class RoomFeed:
                 recording.tracks = tuple(each for each in recording.tracks if each != key)
                 recording.leaving.pop(key, None)
                 recording.base.pop(key, None)
+                self.rest_if_idle(recording)
         del self.tracks[key]
         track.drop_kept()
         self._index.pop(track.handle, None)
+
+
+def _lay_to_rest(recording: FeedRecording) -> None:
+    recording.is_running, recording.is_resting = False, True
+    # Nothing is missing between the last segment and the next, which begins when the user is back.
+    recording.position_ns = None
 
 
 TrackIndex = dict[int, tuple[RoomFeed, FeedTrack]]

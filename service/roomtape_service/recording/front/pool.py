@@ -306,6 +306,7 @@ class WorkerPool:
                 recording.next_segment = max(recording.next_segment, op.segment + 1)
             case protocol.SegmentCompleted():
                 recording.continue_after(op.segment, op.end_ns, op.resume)
+                feed.rest_if_idle(recording)
             case protocol.RecordingStopped():
                 if feed.recording_stopped(recording_id):
                     self._resume_later(feed)

@@ -47,11 +47,21 @@ class FeedRecording:
     is_running: bool = False
     newest_ended: int = -1
     """The newest segment that is known to have ended."""
+    is_resting: bool = False
+    """Whether the worker was told to forget it: its user is not there."""
+    unanswered_rests: int = 0
+    """How often the worker will still say that it stopped, and mean a rest."""
 
     @property
     def takes_one_track(self) -> bool:
         """Whether the worker writes one track at a time."""
         return self.facts.kind is protocol.RecordingKind.SINGLE
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is of a user who left, with all of theirs in segments that have ended."""
+        has_all = not self.tracks and not self.leaving and self.newest_ended + 1 == self.next_segment
+        return self.takes_one_track and self.stop_at_ns is None and has_all
 
     def safe_sequence(self, key: str) -> int:
         """What of the track needs not be sent again to this recording after the loss of its worker."""
