@@ -107,6 +107,37 @@ async def test_disk_files_play_with_ranges(library: Library, tmp_path: Path) -> 
             assert answer.headers["Content-Length"] == str(len(file.data))
 
 
+async def test_ranges_and_conditions_are_those_of_http(library: Library) -> None:
+    (file,) = await library.add("anna", containers=[media_pb2.CONTAINER_WAV])
+    url, size = await library.url(file), len(file.data)
+    async with aiohttp.ClientSession() as session:
+        async with session.head(url) as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+            etag, modified = answer.headers["ETag"], answer.headers["Last-Modified"]
+            assert answer.headers["Content-Type"] == "audio/wav"
+        for headers, status, data in (
+            ({"Range": "bytes=-100"}, 206, file.data[-100:]),
+            ({"Range": "bytes=19000-"}, 206, file.data[19_000:]),
+            ({"Range": f"bytes=0-{size * 2}"}, 206, file.data),
+            ({"Range": f"bytes={size}-"}, 416, None),
+            ({"Range": "bytes=5-2"}, 416, None),
+            ({"Range": "bytes=0-9", "If-Range": etag}, 206, file.data[:10]),
+            ({"Range": "bytes=0-9", "If-Range": modified}, 206, file.data[:10]),
+            ({"Range": "bytes=0-9", "If-Range": '"another"'}, 200, file.data),
+            ({"Range": "bytes=0-9", "If-Range": f"W/{etag}"}, 200, file.data),
+            ({"Range": "bytes=0-9", "If-Range": "Thu, 01 Jan 1970 00:00:00 GMT"}, 200, file.data),
+            ({"If-None-Match": etag}, 304, b""),
+            ({"If-Match": '"another"'}, 412, None),
+            ({"If-Modified-Since": modified}, 304, b""),
+        ):
+            async with session.get(url, headers=headers) as answer:
+                assert answer.status == status, headers
+                assert data is None or await answer.read() == data, headers
+        for method in ("POST", "PUT", "DELETE"):
+            async with session.request(method, url) as answer:
+                assert answer.status == 405
+
+
 async def test_urls_open_one_file_for_a_time(library: Library) -> None:
     first, second = await library.add("anna", "ben")
     url = await library.url(first)
