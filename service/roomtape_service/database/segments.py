@@ -6,6 +6,7 @@ were joined of segments are rows beside them (`database.joined`): they are in no
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -33,6 +34,7 @@ __all__ = [
     "segments_of_recording",
     "segments_of_task",
     "set_state",
+    "stored_segments",
 ]
 
 _RECORDING = segment_pb2.SEGMENT_STATE_RECORDING
@@ -256,9 +258,17 @@ async def list_stored_segments(
     limit: int,
 ) -> Sequence[SegmentRow]:
     """UPLOADED files, oldest first, after `after` (start_ns and id of the last of the page before)."""
+    query = stored_segments(connection.dialect.name, app_id, wanted, after=after, limit=limit)
+    return [SegmentRow(*row) for row in await connection.execute(query)]
+
+
+def stored_segments(
+    dialect: str, app_id: str, wanted: SegmentFilter, *, after: tuple[int, str] | None, limit: int
+) -> sa.Select[Any]:
+    """The query of `list_stored_segments`, for the database that SQLAlchemy names so."""
     query = sa.select(*_COLUMNS).where(segments.c.app_id == app_id, _IS_STORED)
     if wanted.key_prefix:
-        query = query.where(*_starts_with(connection, wanted.key_prefix))
+        query = query.where(*_starts_with(dialect, wanted.key_prefix))
     for key, value in wanted.labels.items():
         query = query.where(segments.c.task_id.in_(tasks_labelled(app_id, key, value)))
     if wanted.room_id:
@@ -273,8 +283,7 @@ async def list_stored_segments(
         query = query.where(segments.c.start_ns < wanted.starts_before_ns)
     if after is not None:
         query = query.where(sa.tuple_(segments.c.start_ns, segments.c.file_id) > sa.tuple_(*after))
-    query = query.order_by(segments.c.start_ns, segments.c.file_id).limit(limit)
-    return [SegmentRow(*row) for row in await connection.execute(query)]
+    return query.order_by(segments.c.start_ns, segments.c.file_id).limit(limit)
 
 
 def segment_message(row: SegmentRow) -> segment_pb2.Segment:
@@ -320,9 +329,9 @@ async def _by_number(connection: AsyncConnection, condition: sa.ColumnElement[bo
     return [SegmentRow(*row) for row in await connection.execute(query)]
 
 
-def _starts_with(connection: AsyncConnection, prefix: str) -> Sequence[sa.ColumnElement[bool]]:
+def _starts_with(dialect: str, prefix: str) -> Sequence[sa.ColumnElement[bool]]:
     """What an index finds: bytes between two bounds, whatever the database's collation is."""
     key, after = segments.c.object_key, prefix + _AFTER_EVERY_KEY
-    if connection.dialect.name == "postgresql":
+    if dialect == "postgresql":
         return key.op("~>=~", is_comparison=True)(prefix), key.op("~<~", is_comparison=True)(after)
     return key >= prefix, key < after
