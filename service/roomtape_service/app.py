@@ -22,6 +22,7 @@ from roomtape_service.clock_anchor import ClockAnchor
 from roomtape_service.database import applications as application_rows
 from roomtape_service.database import manifests
 from roomtape_service.database.database import Database
+from roomtape_service.database.segments import SegmentRow
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.events.log import EventLog
 from roomtape_service.events.retention import Retention
@@ -215,6 +216,7 @@ class Node:
             remove_stored,
             randomness=self._random,
             part_bytes=failpoints.overrides().part_bytes or PART_BYTES,
+            mend=self._mend,
         )
         self._manifests = ManifestWriter(
             self._database,
@@ -329,6 +331,9 @@ class Node:
         # Recording comes first.
         free_bytes = shutil.disk_usage(self._settings.spool_dir).free
         return free_bytes > size_bytes + _FREE_BESIDE_JOINS_BYTES
+
+    async def _mend(self, row: SegmentRow) -> bool:
+        return await self._facts.mend(row)
 
     def _spool_refused(self) -> None:
         self._spool_watch.refused()

@@ -44,7 +44,7 @@ from roomtape_service.spool.journal import (
 from roomtape_service.spool.records import SpoolRecords
 from roomtape_service.spool.verifying import newest_held, regular_size
 
-__all__ = ["Found", "RecoveredSegment", "SpoolNotWritable", "is_no_room", "recover_segment"]
+__all__ = ["Found", "RecoveredSegment", "SpoolNotWritable", "is_no_room", "mend_segment", "recover_segment"]
 
 _UNBORN_BYTES_MAX: Final = 2 << 20
 """More than a worker holds back before it writes a checkpoint."""
@@ -170,6 +170,26 @@ def recover_segment(folder: Path, path: Path, records: SpoolRecords) -> Found:
             media = folder / file.name
             if media.name not in found.names and media not in (each for each, _ in found.aside):
                 found.aside.append((media, fault))
+    return found
+
+
+def mend_segment(media: Path) -> Found:
+    """Looks at all bytes of a closed segment of which `media` is a file that is not what was closed.
+
+    Each file is cut to what is as it was written; one without anything such is to be set aside. Raises OSError.
+    """
+    folder, path = media.parent, media.with_suffix(f".{EXTENSION}")
+    found = Found()
+    try:
+        content = read_journal(path)
+        if content is not None and content.checkpoints and journal_name(content.header) == path.name:
+            files = [file for file in content.header.files if os.path.lexists(folder / file.name)]
+            found.header = content.header
+            found.segment = _finish(folder, path, content, files, found)
+    except (FileNotFoundError, ValueError) as error:
+        log.error("segment_not_mended", journal=str(path), error=str(error))
+    if found.segment is None and os.path.lexists(media):
+        found.aside = [(media, "its bytes are not those that were recorded")]
     return found
 
 

@@ -8,7 +8,7 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -46,6 +46,12 @@ _PARALLEL_TRIES = 8
 _LOOK_SECONDS = 10.0
 _TOLD_AT_ONCE = 64
 
+_MENDABLE = frozenset({"SourceMissing", "SourceDiffers"})
+"""Codes of SourceDamaged that waiting does not help; a file that can't be read now may be read later."""
+
+Mend = Callable[[SegmentRow], Awaitable[bool]]
+"""Keeps what is whole of a damaged file, or makes it LOST; returns whether its row changed."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -76,8 +82,10 @@ class Uploads:
         *,
         randomness: random.Random | None = None,
         part_bytes: int = PART_BYTES,
+        mend: Mend | None = None,
     ) -> None:
-        """`part_bytes`: files above are put in parts of this size."""
+        """`part_bytes`: files above are put in parts of this size. `mend` is called for a file that was damaged."""
+        self._mend = mend
         self._database = database
         self._stores = stores
         self._clock = clock
@@ -382,6 +390,8 @@ class Uploads:
 
     async def _delay(self, row: SegmentRow, way: Way, lane: Lane, error: StoreError) -> None:
         self._failed_attempts += 1
+        if await self._was_mended(row, error):
+            return
         now_ns = self._clock.now_ns()
         if isinstance(error, SourceDamaged | ObjectDiffers):
             # Of this segment alone: the others may pass.
@@ -399,6 +409,16 @@ class Uploads:
             next_ns = now_ns
         is_warning = lane.should_warn(error, now_ns)
         await self._notices.delay(row, error, next_ns, failing_store=failing_store, is_warning=is_warning)
+
+    async def _was_mended(self, row: SegmentRow, error: StoreError) -> bool:
+        """Whether a damaged file is another now, or given up."""
+        if self._mend is None or not isinstance(error, SourceDamaged) or error.code not in _MENDABLE:
+            return False
+        try:
+            return await self._mend(row)
+        except (SQLAlchemyError, OSError):
+            _log.exception("segment_not_mended", app_id=row.app_id, file_id=row.file_id)
+            return False
 
 
 def _look_ns(way: Way, due_ns: int, now_ns: int) -> int:

@@ -12,10 +12,12 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from roomtape.v1 import error_pb2, event_pb2, task_pb2
 from roomtape_service.database import recordings as recording_rows
+from roomtape_service.database import segments as segment_rows
 from roomtape_service.database import spooled
 from roomtape_service.database import tasks as task_rows
 from roomtape_service.database.database import Database
 from roomtape_service.database.gaps import GapRow
+from roomtape_service.database.segments import SegmentRow
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.events.build import warning_event
 from roomtape_service.recording import protocol
@@ -23,6 +25,7 @@ from roomtape_service.recording.front.losses import WorkerLoss
 from roomtape_service.spool.aside import set_aside
 from roomtape_service.spool.records import SpoolRecords
 from roomtape_service.spool.recovery import RecoveredSegment, Recovery
+from roomtape_service.spool.repair import mend_segment
 from roomtape_service.tasks.completion import end_recording
 from roomtape_service.tasks.files import CONTAINER_NUMBERS
 from roomtape_service.tasks.recovered import RecoveredFacts, spool_records
@@ -140,6 +143,32 @@ class Facts:
         for recording_id in await self._database.read(spooled.unsettled_recordings):
             self._put(recording_id, _Searched(recording_id, None, recovery.living))
         await self._settle()
+
+    async def mend(self, row: SegmentRow) -> bool:
+        """Upload found a complete file to be another than was recorded, or gone: keeps what is whole of it.
+
+        Returns whether its row is another now: shorter, or LOST. Raises OSError, and what the database raises.
+        """
+        if row.joined or row.spool_path is None:
+            return False
+        path = Path(row.spool_path)
+        found = await asyncio.to_thread(mend_segment, path)
+        for each, fault in found.aside:
+            await asyncio.to_thread(
+                set_aside,
+                self._spool_root,
+                each,
+                fault,
+                recording_id=row.recording_id,
+                segment=row.segment_id,
+            )
+        if found.segment is not None:
+            await self._store(_Found(found.segment, event_pb2.INTERRUPTION_CAUSE_NODE_LOST))
+        await self._store(_Searched(row.recording_id, path.parent))
+        after = await self._database.read(
+            lambda connection: segment_rows.find_segment(connection, row.app_id, row.file_id)
+        )
+        return after is None or (after.state, after.sha256) != (row.state, row.sha256)
 
     async def drain(self) -> None:
         """Waits until all facts that were reported are stored, or can't be: what comes later is not waited for."""
