@@ -27,7 +27,7 @@ async def test_a_request_id_belongs_to_one_request(world: World, rpc: str) -> No
     )
     async with RawPublish(world.channel) as guest:
         await guest.open(opening(room_id, USER, [offer_of(media_pb2.CODEC_PCM_S16LE)]))
-        request = replay.request(room_id, task_id)
+        request = replay.request(room_id, await replay.prepare(world, room_id, task_id))
         other = message_of(method(rpc).input_type.full_name)()
         assign(request, "request_id", room_id)
         first = await world.call(rpc, request)

@@ -32,6 +32,8 @@ class World:
     """Of a task of `gme` that waits."""
     file_id: str
     """Of a file of `app` that is still written."""
+    recording_id: str
+    """Of its recording."""
 
     @property
     def room_id(self) -> str:
@@ -82,11 +84,14 @@ async def prepare(server: ServerProcess, client: Client, channel: aio.Channel, w
         await client.rooms.CreateRoom(room_pb2.CreateRoomRequest(app_id=app_id, room_id=room_id))
     ended = await _start(client, "app", "empty")
     await client.recording.StopRecord(task_pb2.StopRecordRequest(app_id="app", task_id=ended))
+    # Its last events come by themselves.
+    await client.wait_until_complete("app", ended)
     foreign = await _start(client, "gme", witness.room_id)
     described = await client.recording.DescribeRecordInfo(
         task_pb2.DescribeRecordInfoRequest(app_id="app", task_id=witness.task_id)
     )
-    return World(server, client, channel, witness, ended, foreign, described.segments[0].file_id)
+    growing = described.segments[0]
+    return World(server, client, channel, witness, ended, foreign, growing.file_id, growing.recording_id)
 
 
 async def _start(client: Client, app_id: str, room_id: str) -> str:
