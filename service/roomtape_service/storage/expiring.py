@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -43,7 +44,8 @@ class ExpiringCredentials:
         self._clock = clock
         self._interval_seconds = interval_seconds
         self._told: set[tuple[str, str, int]] = set()
-        self._closing = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._is_closing = False
         self._stopped = asyncio.Event()
         self._stopped.set()
 
@@ -51,16 +53,15 @@ class ExpiringCredentials:
         """Ticks until `aclose`; what goes wrong in a tick is logged and tried again in the next."""
         self._stopped.clear()
         try:
-            while not self._closing.is_set():
+            while not self._is_closing:
+                self._wake.clear()
                 try:
                     await self.tick()
                 except Exception:
                     _log.exception("expiring_credentials_not_read")
-                try:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(self._interval_seconds):
-                        await self._closing.wait()
-                except TimeoutError:
-                    pass
+                        await self._wake.wait()
         finally:
             self._stopped.set()
 
@@ -78,9 +79,14 @@ class ExpiringCredentials:
                     await self._tell(app_id, name, expire_ns)
         self._told &= current
 
+    def wake(self) -> None:
+        """Settings changed: they are looked at now."""
+        self._wake.set()
+
     async def aclose(self) -> None:
         """Ends `run`, and waits for it. Idempotent."""
-        self._closing.set()
+        self._is_closing = True
+        self.wake()
         await self._stopped.wait()
 
     def _expiring(self, record: ApplicationRecord) -> Iterator[tuple[str, int]]:
