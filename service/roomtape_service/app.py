@@ -343,6 +343,7 @@ class Node:
         self._uploads.settings_changed()
         self._manifests.wake()
         self._removals.retry_now()
+        self._expiring_credentials.wake()
 
     async def _drain_publishers(self) -> None:
         # Workers close their segments first, so that the goodbye acknowledges all that was sent and the watchers, who

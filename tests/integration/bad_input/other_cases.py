@@ -22,6 +22,19 @@ _WATCH = "WatchService.WatchEvents"
 _UNKNOWN = 99
 _NOWHERE = storage_pb2.StorageSettings(disk=storage_pb2.DiskStore(folder="../etc"))
 _NO_VENDOR = storage_pb2.StorageSettings(object_store=storage_pb2.ObjectStore(bucket="b", region="r"))
+_NO_SOURCE = storage_pb2.StorageSettings(
+    object_store=storage_pb2.ObjectStore(
+        vendor=storage_pb2.STORAGE_VENDOR_KODO,
+        bucket="tapes",
+        region="cn-east-1",
+        credentials=storage_pb2.StorageCredentials(source="of-another"),
+    )
+)
+_NO_KIND = storage_pb2.StorageSettings(custom=storage_pb2.CustomStore(kind="floppy"))
+_TWICE = storage_pb2.StorageSettings(
+    disk=storage_pb2.DiskStore(folder="one"),
+    secondary=storage_pb2.SecondaryStore(disk=storage_pb2.DiskStore(folder="one")),
+)
 
 
 def _create(
@@ -131,6 +144,27 @@ _APPLICATIONS = (
         lambda _: _create(storage=_NO_VENDOR),
         "INVALID_STORAGE_SETTINGS",
         "application.storage.object_store.vendor",
+    ),
+    case(
+        _CREATE,
+        "storage with another's credentials",
+        lambda _: _create(storage=_NO_SOURCE),
+        "INVALID_STORAGE_SETTINGS",
+        "application.storage.object_store.credentials.source",
+    ),
+    case(
+        _CREATE,
+        "storage of a kind that is not installed",
+        lambda _: _create(storage=_NO_KIND),
+        "INVALID_STORAGE_SETTINGS",
+        "application.storage.custom.kind",
+    ),
+    case(
+        _CREATE,
+        "a second store that is the first",
+        lambda _: _create(storage=_TWICE),
+        "INVALID_STORAGE_SETTINGS",
+        "application.storage.secondary.disk",
     ),
     case(
         _CREATE,
