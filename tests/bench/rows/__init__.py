@@ -13,7 +13,11 @@ from tests.bench.rows import (
     mix_25_dtx,
     opus_passthrough,
     publishers_per_core,
+    recovery_500,
     single_mp3,
+    upload_memory,
+    upload_stall,
+    upload_throughput,
 )
 
 __all__ = ["ROWS"]
@@ -28,4 +32,8 @@ ROWS: Mapping[str, Callable[[Bench], Sequence[Figure]]] = {
     "fanout_5000": fanout_5000.measure,
     "publishers_per_core": publishers_per_core.measure,
     "memory_single": memory_single.measure,
+    "recovery_500": recovery_500.measure,
+    "upload_throughput": upload_throughput.measure,
+    "upload_stall": upload_stall.measure,
+    "upload_memory": upload_memory.measure,
 }
