@@ -15,7 +15,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -24,32 +24,30 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import event_pb2
 from roomtape_service.clock import NANOSECONDS, Clock
-from roomtape_service.database import applications, manifests, removals
+from roomtape_service.database import applications, lanes, manifests, removals
 from roomtape_service.database.applications import ApplicationRecord
 from roomtape_service.database.database import Database
 from roomtape_service.database.history import TaskHistory, history_of_task
+from roomtape_service.database.lanes import FailingLane
 from roomtape_service.database.manifests import ManifestRow, WrittenManifest
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.manifest.content import build, is_finished
 from roomtape_service.manifest.encoding import encode
+from roomtape_service.manifest.sending import Way, put_document
 from roomtape_service.rules.naming import manifest_key
-from roomtape_service.storage.lane import Lane
 from roomtape_service.storage.secrets import SecretKeyError
 from roomtape_service.storage.store import StoreError, StoreRefused, StoreUnavailable
 from roomtape_service.storage.stores import Destination, Destinations, Stores
 from roomtape_service.tasks.completion import complete_if_done
 
-__all__ = ["CONTENT_TYPE", "INTERVAL_SECONDS", "ManifestStatistics", "ManifestWriter"]
+__all__ = ["INTERVAL_SECONDS", "ManifestStatistics", "ManifestWriter"]
 
 INTERVAL_SECONDS = 10.0
 """How often at most the manifest of a task is written while it runs."""
-CONTENT_TYPE = "application/json"
 
 _WORK_SHARE = 0.05
 """Of the time, at most so much goes into one manifest while its task runs, however large it is."""
 _PARALLEL_WRITES = 8
-_PARALLEL_OF_ONE = 4
-"""Of one application; with a store in trouble one."""
 _LOOK_SECONDS = 10.0
 _COALESCE_SECONDS = 0.02
 """Commits come in swarms: they are looked at together."""
@@ -83,46 +81,14 @@ class ManifestStatistics:
     running: int
 
 
-@dataclass(slots=True, eq=False)
-class _Way:
-    """How one application's manifests go; times in UTC nanoseconds."""
-
-    first: Lane = field(default_factory=Lane)
-    second: Lane = field(default_factory=Lane)
-    failing_ns: int | None = None
-    """Since when the first store takes nothing."""
-    switch_ns: int | None = None
-    """From when on manifests go to the secondary store; None while that is not known, or there is none."""
-    revision: int = 0
-    """Of the application when its stores were last asked for: with new settings, trouble may be over."""
-    in_hand: set[str] = field(default_factory=set)
-    """Ids of the tasks whose manifests are being written."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing would be lost by forgetting it."""
-        return not self.in_hand and self.failing_ns is None and self.second.trouble is None
-
-    @property
-    def next_ns(self) -> int:
-        """Not before this is anything tried."""
-        if self.switch_ns is None:
-            return self.first.next_ns
-        return min(self.first.next_ns, max(self.switch_ns, self.second.next_ns))
-
-    def free(self, now_ns: int) -> int:
-        """How many may be begun now."""
-        if self.failing_ns is None:
-            return max(0, _PARALLEL_OF_ONE - len(self.in_hand))
-        return 1 if now_ns >= self.next_ns and not self.in_hand else 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
     """A task at one moment, with what its manifest has to tell of."""
 
     row: ManifestRow
     application: ApplicationRecord
+    failing: FailingLane | None
+    """Of segments: whether their first store takes nothing."""
     history: TaskHistory
 
 
@@ -145,7 +111,7 @@ class ManifestWriter:
         self._service_version = service_version
         self._random = randomness or random.Random()
         self._interval_ns = round(interval_seconds * NANOSECONDS)
-        self._ways: dict[str, _Way] = {}
+        self._ways: dict[str, Way] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._is_closing = False
@@ -184,7 +150,7 @@ class ManifestWriter:
             lambda uow: manifests.hasten(uow, app_id), name="manifest.writer.ManifestWriter.retry_now"
         )
         if way := self._ways.get(app_id):
-            way.first.next_ns = way.second.next_ns = 0
+            way.next_ns = way.first.next_ns = 0
         self._wake.set()
 
     async def aclose(self) -> None:
@@ -239,7 +205,7 @@ class ManifestWriter:
         for row in rows:
             if len(self._tasks) >= _PARALLEL_WRITES:
                 break
-            way = self._ways.setdefault(row.app_id, _Way())
+            way = self._ways.setdefault(row.app_id, Way())
             if row.task_id not in self._tasks and way.free(now_ns):
                 self._start(row, way)
         next_ns = now_ns + round(_LOOK_SECONDS * NANOSECONDS)
@@ -248,17 +214,16 @@ class ManifestWriter:
             waits.append(earliest_ns)
         return max(0.0, (min([next_ns, *waits]) - now_ns) / NANOSECONDS)
 
-    async def _look_at_settings(self, app_id: str, way: _Way) -> None:
+    async def _look_at_settings(self, app_id: str, way: Way) -> None:
         """With new settings trouble may be over."""
         if way.failing_ns is None:
             return
         application = await self._database.read(lambda connection: applications.get(connection, app_id))
         if application.revision != way.revision:
-            way.revision, way.failing_ns, way.switch_ns = application.revision, None, None
-            way.first, way.second = Lane(), Lane()
+            way.begin_again(application.revision)
             await self.retry_now(app_id)
 
-    def _start(self, row: ManifestRow, way: _Way) -> None:
+    def _start(self, row: ManifestRow, way: Way) -> None:
         way.in_hand.add(row.task_id)
         task = asyncio.create_task(self._write(row, way), name=f"manifest-{row.task_id}")
         self._tasks[row.task_id] = task
@@ -269,12 +234,12 @@ class ManifestWriter:
             if not task.cancelled() and (error := task.exception()):
                 # Its delay could not be stored: it must not be tried again at once and for ever.
                 _log.error("manifest_lost", app_id=row.app_id, task_id=row.task_id, exc_info=error)
-                self._failed(way, way.first, _internal(error))
+                way.failed(way.first, _internal(error), self._clock.now_ns(), self._random)
             self._wake.set()
 
         task.add_done_callback(done)
 
-    async def _write(self, row: ManifestRow, way: _Way) -> None:
+    async def _write(self, row: ManifestRow, way: Way) -> None:
         try:
             await self._attempt(row, way)
         except StoreError as error:
@@ -282,32 +247,27 @@ class ManifestWriter:
         except Exception as error:
             _log.exception("manifest_failed", app_id=row.app_id, task_id=row.task_id)
             failure = _internal(error)
-            self._failed(way, way.first, failure)
+            way.failed(way.first, failure, self._clock.now_ns(), self._random)
             await self._delay(row, way, failure)
 
-    def _failed(self, way: _Way, lane: Lane, error: StoreError) -> None:
-        now_ns = self._clock.now_ns()
-        lane.failed(error, now_ns, self._random)
-        if way.failing_ns is None:
-            way.failing_ns = now_ns
-
-    async def _attempt(self, row: ManifestRow, way: _Way) -> None:
+    async def _attempt(self, row: ManifestRow, way: Way) -> None:
         """Puts the manifest as of now, and stores that it is written. Raises StoreError."""
         begun_ns = self._clock.monotonic_ns()
         snapshot = await self._database.scan(partial(_read, row))
-        if snapshot is None:
+        if snapshot is None or snapshot.row.written >= snapshot.row.wanted:
+            # It was written after it was found due.
             return
         way.revision = snapshot.application.revision
         try:
             places = self._stores.destinations(snapshot.application)
         except SecretKeyError as error:
             refused = StoreRefused("CredentialsUnreadable", str(error))
-            self._failed(way, way.first, refused)
+            way.failed(way.first, refused, self._clock.now_ns(), self._random)
             raise refused from error
         history = snapshot.history
         complete_ns = self._clock.now_ns()
         is_complete = is_finished(history)
-        data, place, key = await self._put(row, way, places, history, complete_ns)
+        data, place, key = await self._put(snapshot, way, places, complete_ns)
         written = WrittenManifest(
             written=snapshot.row.wanted,
             is_complete=is_complete,
@@ -347,43 +307,32 @@ class ManifestWriter:
         )
 
     async def _put(
-        self, row: ManifestRow, way: _Way, places: Destinations, history: TaskHistory, complete_ns: int
+        self, snapshot: _Snapshot, way: Way, places: Destinations, complete_ns: int
     ) -> tuple[bytes, Destination, str]:
-        """Puts the document where it goes: the first store, or the second if that is down. Raises StoreError."""
-        now_ns = self._clock.now_ns()
-        way.switch_ns = None
-        if places.second is not None and way.failing_ns is not None:
-            way.switch_ns = way.failing_ns + places.second_after_ns
-        ways = [(places.first, way.first)]
-        if places.second is not None and way.switch_ns is not None and now_ns >= way.switch_ns:
-            ways.append((places.second, way.second))
-            if now_ns < way.first.next_ns:
-                del ways[0]
+        """Puts the document where it goes. Raises StoreError."""
+        history = snapshot.history
+        ways = way.choices(places, snapshot.failing, self._clock.now_ns())
         while True:
             place, lane = ways.pop(0)
-            key = manifest_key(place.prefix, row.app_id, history.task.room_id, row.task_id)
+            task = history.task
+            key = manifest_key(place.prefix, task.app_id, task.room_id, task.task_id)
             make = partial(self._document, history, key, complete_ns)
             data = await _in_thread_if(len(history.segments) > _SEGMENTS_AT_ONCE, make)
             try:
-                await place.store.put_bytes(key, data, CONTENT_TYPE)
+                await put_document(place.store, key, data)
             except StoreError as error:
-                self._failed(way, lane, error)
-                if places.second is not None and way.switch_ns is None:
-                    way.switch_ns = self._clock.now_ns() + places.second_after_ns
+                way.failed(lane, error, self._clock.now_ns(), self._random, places)
                 if not ways:
                     raise
                 continue
-            lane.succeeded()
-            if lane is way.first:
-                way.failing_ns = way.switch_ns = None
-                way.second = Lane()
+            way.succeeded(lane)
             return data, place, key
 
     def _document(self, history: TaskHistory, key: str, complete_ns: int) -> bytes:
         version = self._service_version
         return encode(build(history, object_key=key, service_version=version, complete_ns=complete_ns))
 
-    async def _delay(self, row: ManifestRow, way: _Way, error: StoreError) -> None:
+    async def _delay(self, row: ManifestRow, way: Way, error: StoreError) -> None:
         self._failed_attempts += 1
         _log.warning(
             "manifest_delayed",
@@ -404,7 +353,9 @@ async def _read(row: ManifestRow, connection: AsyncConnection) -> _Snapshot | No
     if found is None:
         return None
     application = await applications.get(connection, row.app_id)
-    return _Snapshot(found, application, await history_of_task(connection, row.app_id, row.task_id))
+    failing = await lanes.failing(connection, row.app_id)
+    history = await history_of_task(connection, row.app_id, row.task_id)
+    return _Snapshot(found, application, failing, history)
 
 
 async def _in_thread_if(is_large: bool, work: Callable[[], bytes]) -> bytes:
