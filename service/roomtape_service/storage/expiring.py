@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -70,7 +71,7 @@ class ExpiringCredentials:
         now_ns = self._clock.now_ns()
         current: set[tuple[str, str, int]] = set()
         for app_id in await self._database.read(applications.all_ids):
-            record = await self._database.read(lambda rows, app_id=app_id: applications.find(rows, app_id))
+            record = await self._database.read(partial(applications.find, app_id=app_id))
             if record is None:
                 continue
             for name, expire_ns in self._expiring(record):
