@@ -18,6 +18,8 @@ from roomtape_service.recording.containers.table import PAIRS
 from roomtape_service.recording.protocol import Container, TrackCodec
 from roomtape_service.rules.profiles import PROFILES
 from roomtape_service.settings import CLIENT_VARIABLES, FIELDS, load
+from roomtape_service.settings_sources import EnvironmentSource, FileSource, WebIdentitySource
+from roomtape_service.storage.vendors import VENDORS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -60,8 +62,10 @@ def test_exit_codes() -> None:
 
 
 def test_settings_are_those_of_the_service(tmp_path: Path) -> None:
-    (shown,) = blocks("toml")
+    shown, sources = blocks("toml")
     settings = tomllib.loads(shown)
+    known = load(tomllib.loads(sources), {}).credential_sources
+    assert {type(source) for source in known} == {FileSource, EnvironmentSource, WebIdentitySource}
     # The files that it names are not here.
     for name in ("tls_certificate_file", "tls_key_file"):
         (tmp_path / name).touch()
@@ -101,6 +105,24 @@ def test_modes_profiles_and_vendors_are_named() -> None:
         assert vendor.name.removeprefix("STORAGE_VENDOR_") in storing.upper()
     ours, gme = PROFILES[application_pb2.PROFILE_ROOMTAPE], PROFILES[application_pb2.PROFILE_GME]
     assert f"{ours.list_limit:,} (`GME`: {gme.list_limit})" in README
+
+
+def test_the_table_of_vendors_is_that_of_the_code() -> None:
+    rows = {
+        row[0]: row[1:]
+        for row in re.findall(
+            r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \| (.*) \| (.*) \|$", README, re.MULTILINE
+        )
+    }
+    assert set(rows) == {vendor.name for vendor in VENDORS.values()}
+    for vendor in VENDORS.values():
+        title, endpoint, bucket, classes, tags = rows[vendor.name]
+        assert vendor.title in title
+        assert endpoint.strip("`") == (vendor.endpoint or "the vendor's own")
+        assert ("path" in bucket) is (vendor.path_style_allowed and vendor.name != "s3")
+        assert set(re.findall("`(.*?)`", classes)) == vendor.storage_classes
+        assert (classes == "the bucket's") == (not vendor.storage_classes)
+        assert tags == ("yes" if vendor.has_tags else "no")
 
 
 def test_links_lead_somewhere() -> None:
