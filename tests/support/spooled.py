@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -139,6 +139,16 @@ class TestSpool:
         async def work(unit: UnitOfWork) -> None:
             for file in files:
                 await complete_segment(unit.connection, file.file_id, _completed(file.data, _START_NS))
+
+        await self._database.write(work)
+
+    async def complete_as(self, files: Sequence[SpooledFile], size_bytes: int, sha256: str) -> None:
+        """The files are complete, with other bytes than their `data`."""
+        facts = replace(_completed(b"", _START_NS), size_bytes=size_bytes, sha256=sha256)
+
+        async def work(unit: UnitOfWork) -> None:
+            for file in files:
+                await complete_segment(unit.connection, file.file_id, facts)
 
         await self._database.write(work)
 
