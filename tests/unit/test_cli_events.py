@@ -16,6 +16,13 @@ SEGMENT = segment_pb2.Segment(
     size_bytes=68_160,
     url="s3://bucket/key.mp3",
 )
+GONE = segment_pb2.Segment()
+GONE.CopyFrom(SEGMENT)
+GONE.url = ""
+JOINED = segment_pb2.Segment()
+JOINED.CopyFrom(SEGMENT)
+JOINED.joined_segments = 4
+BAD_NEWS = ("segment-upload-delayed", "segment-lost", "segment-abandoned", "gap", "interrupted", "warning")
 MIX = segment_pb2.Segment(kind=segment_pb2.RECORDING_KIND_MIXED, container=media_pb2.CONTAINER_WAV)
 ADA = event_pb2.ParticipantDetail(user_id="ada")
 TRACK = room_pb2.Track(track_id="mic", codec=media_pb2.CODEC_OPUS, sample_rate_hz=48_000, channels=2)
@@ -106,6 +113,46 @@ T = event_pb2.EventType
         ),
         (
             event_pb2.Event(
+                type=event_pb2.EVENT_TYPE_SEGMENT_DELETED,
+                segment=event_pb2.SegmentDetail(segment=GONE),
+            ),
+            "segment-deleted",
+            "ada #3 mp3  8.460 s  66.6 KiB",
+        ),
+        (
+            event_pb2.Event(
+                type=event_pb2.EVENT_TYPE_SEGMENT_EXPIRED,
+                segment=event_pb2.SegmentDetail(segment=GONE),
+            ),
+            "segment-expired",
+            "ada #3 mp3  8.460 s  66.6 KiB",
+        ),
+        (
+            event_pb2.Event(
+                type=event_pb2.EVENT_TYPE_SEGMENT_ABANDONED,
+                segment=event_pb2.SegmentDetail(segment=GONE),
+            ),
+            "segment-abandoned",
+            "ada #3 mp3  8.460 s  66.6 KiB",
+        ),
+        (
+            event_pb2.Event(
+                type=event_pb2.EVENT_TYPE_SEGMENT_LOST,
+                segment=event_pb2.SegmentDetail(segment=MIX, error_code="SourceDiffers", message="Why."),
+            ),
+            "segment-lost",
+            "the mix #0 wav  SourceDiffers: Why.",
+        ),
+        (
+            event_pb2.Event(
+                type=event_pb2.EVENT_TYPE_SEGMENTS_JOINED,
+                segment=event_pb2.SegmentDetail(segment=JOINED),
+            ),
+            "segments-joined",
+            "ada #3-6 mp3  8.460 s  66.6 KiB  s3://bucket/key.mp3",
+        ),
+        (
+            event_pb2.Event(
                 type=event_pb2.EVENT_TYPE_GAP,
                 gap=event_pb2.GapDetail(
                     user_id="ada",
@@ -143,7 +190,7 @@ T = event_pb2.EventType
 def test_an_event_is_one_line(event: event_pb2.Event, name: str, text: str) -> None:
     assert event_name(event) == name
     assert event_text(event) == text
-    assert is_bad_news(event) == (name in ("segment-upload-delayed", "gap", "interrupted", "warning"))
+    assert is_bad_news(event) == (name in BAD_NEWS)
 
 
 def test_every_detail_is_read() -> None:

@@ -4,13 +4,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from roomtape.v1 import error_pb2, event_pb2, media_pb2, room_pb2, segment_pb2, task_pb2
 from roomtape_service.cli.enums import label
-from roomtape_service.cli.texts import show_size, show_span
+from roomtape_service.cli.texts import segment_numbers, show_size, show_span
 
 __all__ = ["event_name", "event_text", "is_bad_news"]
 
 _BAD_NEWS = frozenset(
     {
         event_pb2.EVENT_TYPE_SEGMENT_UPLOAD_DELAYED,
+        event_pb2.EVENT_TYPE_SEGMENT_LOST,
+        event_pb2.EVENT_TYPE_SEGMENT_ABANDONED,
         event_pb2.EVENT_TYPE_GAP,
         event_pb2.EVENT_TYPE_INTERRUPTED,
         event_pb2.EVENT_TYPE_WARNING,
@@ -84,7 +86,7 @@ def _task(event: event_pb2.Event) -> str:
 def _segment(detail: event_pb2.SegmentDetail) -> str:
     segment = detail.segment
     whom = _of_whom(segment.kind, segment.user_id)
-    parts = [f"{whom} #{segment.segment_id} {label(media_pb2.Container.DESCRIPTOR, segment.container)}"]
+    parts = [f"{whom} #{segment_numbers(segment)} {label(media_pb2.Container.DESCRIPTOR, segment.container)}"]
     if segment.HasField("duration"):
         parts += [show_span(segment.duration.ToNanoseconds()), show_size(segment.size_bytes)]
     if segment.url:

@@ -16,6 +16,7 @@ __all__ = [
     "add_client_arguments",
     "choice",
     "comma_separated",
+    "read_label",
     "reader",
 ]
 
@@ -96,3 +97,11 @@ def choice(enum: EnumDescriptor) -> Callable[[str], object]:
 def comma_separated(read: Callable[[str], object]) -> Callable[[str], object]:
     """A `type` of argparse: several of them, with commas between."""
     return reader(lambda text: [read(each) for each in text.split(",")])
+
+
+def read_label(text: str) -> tuple[str, str]:
+    """A label's key and value. Raises ValueError."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise ValueError(f"{text!r} is no label; write KEY=VALUE")
+    return key, value

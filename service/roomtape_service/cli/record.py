@@ -7,7 +7,14 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from roomtape.client import Client
 from roomtape.v1 import media_pb2, task_pb2
 from roomtape_service.cli.calling import CommandError, ExitCode, call
-from roomtape_service.cli.options import add_actions, add_client_arguments, choice, comma_separated, reader
+from roomtape_service.cli.options import (
+    add_actions,
+    add_client_arguments,
+    choice,
+    comma_separated,
+    read_label,
+    reader,
+)
 from roomtape_service.cli.output import Output
 from roomtape_service.cli.tables import segment_table, task_table
 from roomtape_service.cli.texts import read_span
@@ -62,13 +69,19 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN",
         help="a file ends when it is this long; default: 2h",
     )
+    parser.add_argument(
+        "--retention",
+        type=reader(read_span),
+        metavar="SPAN",
+        help="how long the files are kept: whole days up to 1500d, 0 for ever; default: the application's",
+    )
     parser.add_argument("--bitrate", type=int, default=0, metavar="BPS", help="of MP3; default: 64000")
     parser.add_argument(
         "--client-task-id", default="", metavar="ID", help="your own id; starting it twice is one task"
     )
     parser.add_argument(
         "--label",
-        type=reader(_label),
+        type=reader(read_label),
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -144,6 +157,7 @@ async def _start(arguments: argparse.Namespace, client: Client, output: Output) 
             mixed_containers=arguments.mixed,
             segment_duration=arguments.segment,
             audio_bitrate_bps=arguments.bitrate,
+            retention=arguments.retention,
         ),
         client_task_id=arguments.client_task_id,
         labels=dict(arguments.label),
@@ -214,10 +228,3 @@ def _show_everything(reply: task_pb2.DescribeRecordInfoResponse, output: Output)
 
 def _users(arguments: argparse.Namespace) -> task_pb2.UserFilter:
     return task_pb2.UserFilter(allow_user_ids=arguments.allow, block_user_ids=arguments.block)
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise ValueError(f"{text!r} is no label; write KEY=VALUE")
-    return key, value

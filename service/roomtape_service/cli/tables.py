@@ -7,7 +7,7 @@ from rich.table import Table
 from roomtape.v1 import application_pb2, media_pb2, room_pb2, segment_pb2, storage_pb2, task_pb2
 from roomtape_service.cli.enums import label
 from roomtape_service.cli.output import new_table
-from roomtape_service.cli.texts import show_size, show_span, show_time
+from roomtape_service.cli.texts import segment_numbers, show_size, show_span, show_time
 
 __all__ = ["application_table", "file_table", "room_table", "segment_table", "store_text", "task_table"]
 
@@ -49,12 +49,14 @@ def segment_table(segments: Iterable[segment_pb2.Segment]) -> Table:
 
 def file_table(files: Iterable[segment_pb2.Segment]) -> Table:
     """One row a file, for many tasks."""
-    table = new_table("file id", "room", "of", "start", "duration", "size", "where", right=_NUMBERS)
+    columns = ("file id", "room", "of", "#", "start", "duration", "size", "where")
+    table = new_table(*columns, right=_NUMBERS)
     for file in files:
         table.add_row(
             file.file_id,
             file.room_id,
             file.user_id or "the mix",
+            segment_numbers(file),
             show_time(file.start_time),
             _duration(file),
             show_size(file.size_bytes),

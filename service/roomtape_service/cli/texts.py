@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-__all__ = ["read_span", "read_time", "show_clock", "show_size", "show_span", "show_time"]
+from roomtape.v1 import segment_pb2
+
+__all__ = ["read_span", "read_time", "segment_numbers", "show_clock", "show_size", "show_span", "show_time"]
 
 NANOSECONDS = 1_000_000_000
 _MILLISECOND_NS = 1_000_000
@@ -46,6 +48,12 @@ def show_size(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= _SIZE_STEP
     return f"{size:.1f} GiB"
+
+
+def segment_numbers(segment: segment_pb2.Segment) -> str:
+    """The number of a segment, such as `3`, or of those that a file was joined of: `0-7`."""
+    first, count = segment.segment_id, segment.joined_segments
+    return f"{first}-{first + count - 1}" if count else str(first)
 
 
 def read_span(text: str) -> Duration:
