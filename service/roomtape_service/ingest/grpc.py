@@ -20,6 +20,9 @@ from roomtape_service.rpc.interceptors import Context
 
 __all__ = ["IngestServicer"]
 
+_RECORDED_SECONDS = 1.0
+"""How soon all of a leaver is recorded, unless a mix waits for others. Checkpoints are written three times a second."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -111,7 +114,12 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
                 log.warning("departing_not_kept", room_id=room.room_id, error=str(error))
         await self._participants.leave(room, who, closed_at_ns, session)
         session.finish(ingest_pb2.GOODBYE_REASON_CLOSED)
-        await asyncio.wait({writer, ended}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {writer, ended}, timeout=_RECORDED_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            session.count_kept()
+            await asyncio.wait({writer, ended}, return_when=asyncio.FIRST_COMPLETED)
 
     async def _read(
         self, session: PublishSession, room: LiveRoom, who: LiveParticipant, context: Context

@@ -43,6 +43,7 @@ class PublishSession:
         self._room: LiveRoom | None = None
         self._who: LiveParticipant | None = None
         self._goodbye = ingest_pb2.GOODBYE_REASON_UNSPECIFIED
+        self._counts_kept = False
         self._refusal: Refusal | None = None
         self.ended = asyncio.Event()
         """Set when the stream must end: by `end`, or because the last message was written."""
@@ -62,6 +63,11 @@ class PublishSession:
     def finish(self, reason: ingest_pb2.GoodbyeReason.ValueType) -> None:
         """Ends the stream with a goodbye: CLOSED when all is safe, DRAINING at once."""
         self._goodbye = reason
+        self._wake.set()
+
+    def count_kept(self) -> None:
+        """From now on what is kept on disk is safe enough for a goodbye, though recordings lack it."""
+        self._counts_kept = True
         self._wake.set()
 
     async def start(self, room: LiveRoom, who: LiveParticipant, resumed: bool) -> None:
@@ -149,13 +155,20 @@ class PublishSession:
         return sum(track.feed.held.size for track in tracks) >= HELD_BYTES_LIMIT * len(tracks)
 
     def _all_safe(self) -> bool:
-        return all(track.feed.is_safe for track in self._tracks().values())
+        assert self._room is not None
+        feed = self._room.feed
+        return all(
+            feed.is_safe(track.feed, where_kept=self._counts_kept) for track in self._tracks().values()
+        )
 
     def _acknowledgements(self) -> list[ingest_pb2.Acknowledgement]:
         return [
-            ingest_pb2.Acknowledgement(track_id=track_id, sequence=track.feed.safe_sequence)
+            ingest_pb2.Acknowledgement(track_id=track_id, sequence=self._safe_sequence(track))
             for track_id, track in self._tracks().items()
         ]
+
+    def _safe_sequence(self, track: LiveTrack) -> int:
+        return track.feed.safe_sequence if self._goodbye and self._all_safe() else track.feed.acknowledged
 
     def _news(self) -> list[ingest_pb2.Acknowledgement]:
         news = [each for each in self._acknowledgements() if self._told.get(each.track_id, 0) < each.sequence]

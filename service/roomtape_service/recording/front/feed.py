@@ -120,6 +120,13 @@ class RoomFeed:
         self._index[track.handle] = (self, track)
         return True
 
+    def is_safe(self, track: FeedTrack, *, where_kept: bool) -> bool:
+        """Whether all of a track is recorded or, with `where_kept`, kept for recordings that only wait for others."""
+        if not track.held:
+            return True
+        lacking = [self.recordings[each] for each in track.recordings if each in self.recordings]
+        return where_kept and track.kept is not None and not any(each.has_failed for each in lacking)
+
     def forget_kept(self, track: FeedTrack, kept: DepartedTrack) -> None:
         """A track was kept as it was; nothing of that counts any more if it went on, or is gone."""
         if self.tracks.get(track.facts.key) is not track or track.held.newest() != kept.batches[-1].sequence:
@@ -233,6 +240,7 @@ class RoomFeed:
         recording = self.recordings.get(recording_id)
         if recording is not None:
             recording.is_running = False
+            recording.has_failed = True
 
     def restart(self, trouble: protocol.SpoolTrouble | None = None) -> bool:
         """Begins anew with the worker after a recording failed: the others end their segments, then all go on.

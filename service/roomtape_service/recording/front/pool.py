@@ -304,6 +304,7 @@ class WorkerPool:
         match op:
             case protocol.SegmentStarted():
                 recording.next_segment = max(recording.next_segment, op.segment + 1)
+                recording.has_failed = False
             case protocol.SegmentCompleted():
                 recording.continue_after(op.segment, op.end_ns, op.resume)
                 feed.rest_if_idle(recording)

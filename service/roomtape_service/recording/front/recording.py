@@ -47,6 +47,8 @@ class FeedRecording:
     is_running: bool = False
     newest_ended: int = -1
     """The newest segment that is known to have ended."""
+    has_failed: bool = False
+    """Whether it could not be written, and was not since."""
     is_resting: bool = False
     """Whether the worker was told to forget it: its user is not there."""
     unanswered_rests: int = 0

@@ -45,11 +45,6 @@ class FeedTrack:
     on_rejected: Callable[[protocol.Rejected], None] | None = None
 
     @property
-    def is_safe(self) -> bool:
-        """Whether nothing of it is in memory alone."""
-        return not self.held or self.kept is not None
-
-    @property
     def safe_sequence(self) -> int:
         """Up to where the publisher needs to send nothing again."""
         return self.acknowledged if self.kept is None else max(self.acknowledged, self.held.newest())
