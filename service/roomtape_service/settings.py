@@ -415,7 +415,7 @@ def _conflicts(settings: Settings) -> list[str]:
             f"http_listen: {settings.http_listen} can be reached from other machines; "
             "set tls_certificate_file and tls_key_file, or listen on 127.0.0.1"
         )
-    if settings.http_listen.wildcard and settings.public_url == _own_url(dump(settings)):
+    elif settings.http_listen.wildcard and settings.public_url == _own_url(dump(settings)):
         host = settings.advertise.rpartition(":")[0].strip("[]")
         if Address(host, 0).wildcard:
             problems.append(
