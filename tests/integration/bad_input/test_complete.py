@@ -15,6 +15,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 
 ELSEWHERE: Mapping[tuple[str, str], str] = {
+    ("FileService.GetManifest", "MANIFEST_NOT_FOUND"): (
+        "tests/integration/test_manifest_calls.py::test_before_it_is_written"
+    ),
     ("WatchService.WatchEvents", "EVENT_HISTORY_COMPACTED"): (
         "tests/integration/test_watch.py::test_history_that_was_compacted_is_a_named_error"
     ),
