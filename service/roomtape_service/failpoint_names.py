@@ -63,6 +63,7 @@ COMMITS: Final[Mapping[str, str]] = {
     "library.removing.Removals._delay.delay": "objects that a store did not give up wait",
     "library.removing.Removals._done.forget": "objects that are gone from their store are forgotten",
     "storage.expiring.ExpiringCredentials._tell.tell": "an application is told that its credentials expire",
+    "manifest.writer.ManifestWriter._take_away.forget": "the manifest of a task without files is forgotten",
     "manifest.writer.ManifestWriter._attempt.finish": "a manifest is written, and with the last a task COMPLETED",
     "manifest.writer.ManifestWriter.add_missing": "tasks of before there were manifests get one to be written",
     "manifest.writer.ManifestWriter.delay": "a failed attempt to write a manifest is kept",

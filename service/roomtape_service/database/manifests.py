@@ -21,6 +21,7 @@ __all__ = [
     "earliest",
     "find",
     "hasten",
+    "taken_away",
     "written",
 ]
 
@@ -130,6 +131,13 @@ async def written(uow: UnitOfWork, task_id: str, manifest: WrittenManifest, next
     """The store has it; one with more changes is due at `next_attempt_ns`."""
     values = {field.name: getattr(manifest, field.name) for field in fields(WrittenManifest)}
     values |= {"attempts": 0, "next_attempt_ns": next_attempt_ns}
+    await uow.connection.execute(sa.update(manifests).where(manifests.c.task_id == task_id).values(values))
+
+
+async def taken_away(uow: UnitOfWork, task_id: str, written: int) -> None:
+    """There is to be none after the first `written` changes: no store has a file of the task any more."""
+    values = {"is_complete": False, "store": "", "object_key": "", "url": "", "size_bytes": 0, "sha256": ""}
+    values |= {"written": written, "update_ns": None, "attempts": 0}
     await uow.connection.execute(sa.update(manifests).where(manifests.c.task_id == task_id).values(values))
 
 

@@ -34,6 +34,7 @@ from roomtape_service.manifest.model import (
 
 __all__ = ["build", "is_finished"]
 
+_TAKEN_AWAY = (segment_pb2.SEGMENT_STATE_DELETED, segment_pb2.SEGMENT_STATE_EXPIRED)
 _UPLOADED = segment_pb2.SEGMENT_STATE_UPLOADED
 
 
@@ -43,6 +44,16 @@ def is_finished(history: TaskHistory) -> bool:
         history.task.state >= task_pb2.TASK_STATE_FINALIZING
         and all(recording.end_ns is not None for recording in history.recordings)
         and all(segment.state >= _UPLOADED for segment in history.segments)
+    )
+
+
+def is_over(history: TaskHistory) -> bool:
+    """Whether nothing of a COMPLETED task is in a store any more, since its files were deleted, or expired."""
+    states = [row.state for row in (*history.segments, *history.joined)]
+    return (
+        history.task.state == task_pb2.TASK_STATE_COMPLETED
+        and any(state in _TAKEN_AWAY for state in states)
+        and all(state > _UPLOADED for state in states)
     )
 
 

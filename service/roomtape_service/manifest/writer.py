@@ -5,7 +5,8 @@
 3. The last one is put before the task is COMPLETED, and says already that it is. One unit of work stores that it is
    written and completes the task, unless something changed meanwhile: then the next attempt does. A crash anywhere
    before only writes it again.
-4. A store that fails is tried again for ever, one manifest at a time; the warning of it comes with the segments. Where
+4. When the last file of a task was deleted, or has expired, its manifest goes as well.
+5. A store that fails is tried again for ever, one manifest at a time; the warning of it comes with the segments. Where
    segments go to the secondary store, or the first took no manifest for as long, manifests go there, too.
 """
 
@@ -31,7 +32,7 @@ from roomtape_service.database.history import TaskHistory, history_of_task
 from roomtape_service.database.lanes import FailingLane
 from roomtape_service.database.manifests import ManifestRow, WrittenManifest
 from roomtape_service.database.unit_of_work import UnitOfWork
-from roomtape_service.manifest.content import build, is_finished
+from roomtape_service.manifest.content import build, is_finished, is_over
 from roomtape_service.manifest.encoding import encode
 from roomtape_service.manifest.sending import Way, put_document
 from roomtape_service.rules.naming import manifest_key
@@ -257,6 +258,9 @@ class ManifestWriter:
         if snapshot is None or snapshot.row.written >= snapshot.row.wanted:
             # It was written after it was found due.
             return
+        if is_over(snapshot.history):
+            await self._take_away(snapshot.row)
+            return
         way.revision = snapshot.application.revision
         try:
             places = self._stores.destinations(snapshot.application)
@@ -305,6 +309,20 @@ class ManifestWriter:
             object_key=key,
             size_bytes=len(data),
         )
+
+    async def _take_away(self, row: ManifestRow) -> None:
+        """The last file of the task has gone from its store; so does what tells of it."""
+
+        async def forget(uow: UnitOfWork) -> None:
+            await uow.lock_application(row.app_id)
+            before = await manifests.find(uow.connection, row.app_id, row.task_id)
+            assert before is not None
+            await manifests.taken_away(uow, row.task_id, row.wanted)
+            if before.object_key:
+                await removals.add(uow, row.app_id, before.store, before.object_key)
+
+        await self._database.write(forget)
+        _log.info("manifest_taken_away", app_id=row.app_id, task_id=row.task_id)
 
     async def _put(
         self, snapshot: _Snapshot, way: Way, places: Destinations, complete_ns: int

@@ -51,6 +51,8 @@ class ManifestCalls:
             return application, await manifests.find(connection, request.app_id, request.task_id)
 
         application, row = await self._database.read(read)
+        if row is not None and row.update_ns is None and row.written:
+            raise _not_found(request, "has no manifest any more: its files were deleted, or have expired")
         if row is None or row.update_ns is None:
             raise _not_found(
                 request, "has no manifest in its store yet; it is on its way, ask again in a moment"
