@@ -78,7 +78,7 @@ def recorded_room(pool: WorkerPool) -> RoomFeed:
     facts = RecordingFacts(
         recording_id="r1",
         task_id="t1",
-        kind=protocol.RecordingKind.SINGLE,
+        kind=protocol.RecordingKind.MIXED,
         containers=(protocol.Container.WAV,),
         segment_ns=7200 * 10**9,
         segment_bytes=1 << 31,
@@ -127,3 +127,30 @@ async def test_a_worker_that_talks_nonsense_loses_its_rooms(
     await first.hang_up()
     await second.hang_up()
     second.generation.close()
+
+
+async def test_a_full_spool_pauses_all_rooms_and_then_they_go_on(pool: WorkerPool, tmp_path: Path) -> None:
+    worker = SpoolWorker(tmp_path, 0)
+    await worker.connect()
+    await eventually(lambda: pool.worker_count == 1, "the worker is there")
+    feed = recorded_room(pool)
+    await eventually(worker.has_room, "it has the room")
+    pool.pause()
+    stop = protocol.RecordingStop("r1", protocol.BEFORE_ALL_NS, protocol.SpoolTrouble.FULL)
+    await asyncio.sleep(1); print(worker.told, feed.recordings, feed._worker, feed._parked)
+    await eventually(lambda: stop in worker.told, "its recording ends", timeout_seconds=1)
+    worker.say(protocol.encode(protocol.RecordingStopped("r1")))
+    await eventually(lambda: not feed.recordings["r1"].is_running, "it has ended")
+    worker.told.clear()
+    # Nothing wakes it up: not another recording, not what is retried.
+    pool.register(feed, "r1")
+    pool._resume(feed)
+    assert worker.told == []
+    pool.go_on()
+    pool.go_on()
+    await eventually(worker.has_room, "it has the room again")
+    [opened] = [each for each in worker.told if isinstance(each, protocol.RoomOpen)]
+    assert opened.gap_reason is protocol.GapReason.SPOOL_FULL
+    assert feed.recordings["r1"].is_running
+    await worker.hang_up()
+    worker.generation.close()
