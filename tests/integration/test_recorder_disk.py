@@ -145,3 +145,20 @@ async def test_with_power_durability_the_same_is_safe(tmp_path: Path) -> None:
         node.tell(protocol.TrackClose(1, publisher.capture_ns()))
         segments = await node.stop("r", 0)
         assert np.array_equal(signal_of(segments), signal)
+
+
+async def test_what_nobody_sends_again_after_a_full_disk_is_a_gap(node: RecorderNode) -> None:
+    publisher = Publisher(1)
+    room = protocol.RoomOpen(1, protocol.RoomClock.MEDIA, EPOCH_NS, protocol.GapReason.SPOOL_FULL)
+    for each in range(40):
+        publisher.frame(bytes(2 * FRAME), FRAME)
+        assert publisher.sequence == each + 1
+    resume = {publisher.key: protocol.Resume(10, EPOCH_NS)}
+    node.tell(room, publisher.open(offset_ns=EPOCH_NS, sequence=10))
+    node.tell(order("r", next_segment=1, resume=resume), protocol.RecordingTracks("r", (1,)))
+    again(node, publisher, 25)
+    node.tell(protocol.TrackClose(1, publisher.capture_ns()))
+    await node.stop("r", 0)
+    [gap] = node.all(protocol.Gap)
+    assert gap.reason is protocol.GapReason.SPOOL_FULL
+    assert gap.to_ns - gap.from_ns == 15 * 20 * MS
