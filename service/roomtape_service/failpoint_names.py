@@ -21,6 +21,7 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "recovery.close": "the closing record is written into the journal of a segment that recovery finished",
     "recovery.aside": "a file that recovery can't use is moved aside",
     "spool.keep_aside": "the media of a file that was given up is moved aside",
+    "joined.remove": "a file that was to be joined, and is not wanted, is removed",
     # What is held of publishers who left.
     "departed.keep": "what is held of a track gets the name under which the next start finds it",
     "departed.forget": "what was held of a track is removed, since its recordings have it",
@@ -52,7 +53,6 @@ COMMITS: Final[Mapping[str, str]] = {
     "app.Node._create_default_application.work": "the application that the settings name is made",
     "events.log.EventLog.compact": "old events go",
     "events.retention.Retention.purge": "old replies go",
-    "database.removals.hasten": "objects that a store did not give up are due to be removed",
     "library.abandoning.Abandoning.abandon": "a file becomes ABANDONED",
     "library.abandoning.Abandoning.forget": "the spool file of a file that was given up is forgotten",
     "library.deleting.Deleting.delete.work": "a file becomes DELETED",
@@ -62,6 +62,7 @@ COMMITS: Final[Mapping[str, str]] = {
     "library.joins.Joins._lose.lose": "a file that can't be joined becomes LOST",
     "library.removing.Removals._delay.delay": "objects that a store did not give up wait",
     "library.removing.Removals._done.forget": "objects that are gone from their store are forgotten",
+    "library.removing.Removals.hasten": "objects that a store did not give up are due to be removed",
     "storage.expiring.ExpiringCredentials._tell.tell": "an application is told that its credentials expire",
     "manifest.writer.ManifestWriter._take_away.forget": "the manifest of a task without files is forgotten",
     "manifest.writer.ManifestWriter._attempt.finish": "a manifest is written, and with the last a task COMPLETED",

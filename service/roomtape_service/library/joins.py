@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import event_pb2, media_pb2, segment_pb2, task_pb2
+from roomtape_service import failpoints
 from roomtape_service.clock import NANOSECONDS, Clock
 from roomtape_service.database import applications
 from roomtape_service.database.database import Database
@@ -164,7 +165,7 @@ class Joins:
             self._folder.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
             for path in self._folder.iterdir():
                 if str(path) not in known:
-                    path.unlink(missing_ok=True)
+                    _remove(path)
 
         await asyncio.to_thread(clean)
 
@@ -206,12 +207,12 @@ class Joins:
         except (StoreError, JoinProcessLost) as error:
             self._delay(row, error)
         except asyncio.CancelledError:
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+            await asyncio.to_thread(_remove, path)
             raise
         except Exception as error:
             _log.exception("join_failed", app_id=row.app_id, file_id=row.file_id)
             self._delay(row, error)
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        await asyncio.to_thread(_remove, path)
 
     async def _plan(self, row: SegmentRow) -> JoinPlan:
         async def read(connection: AsyncConnection) -> Sequence[SegmentRow]:
@@ -324,6 +325,11 @@ class Joins:
         seconds = wait_seconds(reason, failures, self._random)
         self._next_ns[row.file_id] = self._clock.now_ns() + round(seconds * NANOSECONDS)
         _log.warning("join_delayed", app_id=row.app_id, file_id=row.file_id, error=str(error))
+
+
+def _remove(path: Path) -> None:
+    failpoints.hit("joined.remove")
+    path.unlink(missing_ok=True)
 
 
 def _container(row: SegmentRow) -> media_pb2.Container.ValueType:

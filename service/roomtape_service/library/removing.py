@@ -106,7 +106,7 @@ class Removals:
         """Starts on the places where something is due. Returns after how many seconds to look again."""
         if self._hasten:
             self._hasten = False
-            await self._database.write(removals.hasten)
+            await self._database.write(removals.hasten, name="library.removing.Removals.hasten")
         now_ns = self._clock.now_ns()
         next_ns = now_ns + round(_LOOK_SECONDS * NANOSECONDS)
         for place in await self._database.scan(removals.places):

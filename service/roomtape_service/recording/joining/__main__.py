@@ -37,7 +37,10 @@ _JOINERS: Mapping[Container, Callable[[JoinJob, Iterable[Source]], int]] = {
 
 
 def join(job: JoinJob, stream: BinaryIO) -> JoinResult | JoinFailure:
-    """Makes the file of a job out of the sources that come by `stream`. Raises EOFError when they do not."""
+    """Makes the file of a job out of the sources that come by `stream`. Raises EOFError when they do not.
+
+    What a failure leaves of the file is for the caller to remove.
+    """
     path = Path(job.path)
     try:
         samples = _JOINERS[job.container](job, sources_of(stream, job.sources))
@@ -47,10 +50,8 @@ def join(job: JoinJob, stream: BinaryIO) -> JoinResult | JoinFailure:
         delay = MP3_DELAY if job.container is Container.MP3 else 0
         return JoinResult(path.stat().st_size, digest.hexdigest(), samples, delay)
     except SourceDiffers as error:
-        path.unlink(missing_ok=True)
         return JoinFailure(JoinFault.SOURCE_DIFFERS, str(error), error.index)
     except OSError as error:
-        path.unlink(missing_ok=True)
         return JoinFailure(JoinFault.DISK, f"{error.filename or path}: {error.strerror or error}")
 
 
