@@ -343,7 +343,7 @@ async def test_the_disk_store_of_an_application_works(service: Service) -> None:
     request = application_pb2.CheckStorageRequest(app_id="a")
     response = await service.stub.CheckStorage(request)
     assert response.ok
-    assert [step.name for step in response.steps] == ["put", "head", "read", "multipart", "delete"]
+    assert [step.name for step in response.steps] == ["put", "head", "read", "list", "multipart", "delete"]
     assert not [path for path in service.root.rglob("*") if path.is_file()]
     assert await refused(service.stub.CheckStorage(application_pb2.CheckStorageRequest(app_id="nope"))) == (
         grpc.StatusCode.NOT_FOUND,
