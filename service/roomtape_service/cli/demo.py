@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from roomtape_service.cli.output import Output
 from roomtape_service.demo.failure import DemoError
 from roomtape_service.demo.judgement import judge
 from roomtape_service.demo.performance import perform
+from roomtape_service.demo.proof import manifest_path, prove
 from roomtape_service.demo.report import Report
 from roomtape_service.demo.script import SCRIPT
 from roomtape_service.demo.server import running_server
@@ -70,6 +72,8 @@ async def _demo(arguments: argparse.Namespace, output: Output) -> ExitCode:
             performance = await perform(server.target, SCRIPT, show)
             output.note("everything is stored; stopping the server")
         judgement = await asyncio.to_thread(judge, performance)
+        proof = await prove(performance.manifest)
+        judgement = replace(judgement, findings=[*judgement.findings, *proof])
     if output.as_json:
         for finding in judgement.findings:
             output.show_json({"what": finding.what, "ok": finding.ok, "facts": finding.facts})
@@ -77,5 +81,6 @@ async def _demo(arguments: argparse.Namespace, output: Output) -> ExitCode:
     else:
         report.recorded(judgement)
         report.judged(judgement, verbose=arguments.verbose)
+        report.proven(manifest_path(performance.manifest))
         output.note(f"it took {time.monotonic() - begun:.0f} s; the server's log is {server.log}")
     return ExitCode.DONE if judgement.ok else ExitCode.FAILED

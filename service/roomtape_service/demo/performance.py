@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from roomtape.client import Client, Watch
-from roomtape.v1 import application_pb2, event_pb2, room_pb2, task_pb2
+from roomtape.v1 import application_pb2, event_pb2, file_pb2, room_pb2, task_pb2
 from roomtape_service.cli.publishing import FilePublication
 from roomtape_service.demo.clips import Clip
 from roomtape_service.demo.failure import DemoError
@@ -38,6 +38,7 @@ class Performance:
     spoken: Sequence[Spoken]
     events: Sequence[event_pb2.Event]
     record: task_pb2.DescribeRecordInfoResponse
+    manifest: file_pb2.Manifest = field(default_factory=file_pb2.Manifest)
 
 
 async def perform(
@@ -70,7 +71,10 @@ async def perform(
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
         described = task_pb2.DescribeRecordInfoRequest(app_id=APP_ID, task_id=task_id)
-        return Performance(spoken, events, await client.recording.DescribeRecordInfo(described))
+        record = await client.recording.DescribeRecordInfo(described)
+        wanted = file_pb2.GetManifestRequest(app_id=APP_ID, task_id=task_id)
+        manifest = (await client.files.GetManifest(wanted)).manifest
+        return Performance(spoken, events, record, manifest)
 
 
 async def _start(client: Client) -> str:

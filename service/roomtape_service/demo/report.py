@@ -88,6 +88,11 @@ class Report:
         for each in judgement.heard:
             self._console.print(f"  {_short(each.path)}", soft_wrap=True)
 
+    def proven(self, manifest: Path) -> None:
+        """How to prove the files again."""
+        self._console.print("\nTo prove the files against their manifest again:", style="bold")
+        self._console.print(f"  roomtape verify {_short(manifest)}", soft_wrap=True)
+
 
 def _short(path: Path) -> Path:
     here = Path.cwd()
