@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from roomtape_service.recording import protocol
 from roomtape_service.recording.front.held import HeldBatch
 from roomtape_service.recording.front.track import FeedTrack, TrackFacts
 from roomtape_service.recording.plain import PlainDataError, from_plain, to_plain
+from roomtape_service.spool.aside import set_aside
 
 __all__ = ["DepartedTrack", "departed_track", "keep_departed", "load_departed"]
 
@@ -100,16 +102,17 @@ def keep_departed(spool_root: Path, track: DepartedTrack, *, waits_for_disk: boo
 
 
 def load_departed(spool_root: Path) -> list[tuple[Path, DepartedTrack]]:
-    """All files that were kept. Blocks; raises OSError. One that can't be read is left where it is."""
+    """All files that were kept. One that can't be read is set aside. Blocks."""
     folder = spool_root / _FOLDER
-    for path in folder.glob(f"*{_UNFINISHED}"):
-        path.unlink()
     found = []
+    for path in folder.glob(f"*{_UNFINISHED}"):
+        with suppress(OSError):
+            path.unlink()
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         try:
             found.append((path, _read(path)))
-        except (ValueError, struct.error) as error:
-            log.error("departed_track_unreadable", path=str(path), error=str(error))
+        except (OSError, ValueError, struct.error) as error:
+            set_aside(spool_root, path, f"it can't be read: {error}")
     return found
 
 

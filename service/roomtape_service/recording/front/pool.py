@@ -5,6 +5,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -31,6 +32,8 @@ _RETRY_RECOVERY_SECONDS = 1.0
 """How often the spool of a lost worker is tried again that could not be read or written."""
 
 _SOCKET_BACKLOG = 64
+_WORKER = b"roomtape_service.recording.worker"
+"""In the command line of every worker."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,8 +88,19 @@ class WorkerPool:
         return len(self._links)
 
     async def recover_spool(self) -> Recovery:
-        """Finishes what lost workers left on the spool, and tells of all that is there; tries until it can."""
-        return await self._recover_surely(None, _EXIT_SECONDS)
+        """Finishes what lost workers left on the spool, and tells of all that is there; tries until it can.
+
+        A worker of the node before that still has not exited hangs, and is killed.
+        """
+        recovery = await self._recover_surely(None, _EXIT_SECONDS)
+        if recovery.living:
+            for folder in recovery.living:
+                _kill_worker_of(folder)
+            late = await self._recover_surely(recovery.living, _EXIT_SECONDS)
+            recovery.segments += late.segments
+            recovery.damages += late.damages
+            recovery.living = late.living
+        return recovery
 
     async def start(self) -> None:
         """Listens for workers."""
@@ -135,7 +149,8 @@ class WorkerPool:
         for path, departed in await asyncio.to_thread(load_departed, self._spool_root):
             feed = self._feeds.get(departed.room_key)
             if feed is None or not feed.take_up(departed, path):
-                path.unlink()
+                with suppress(OSError):
+                    path.unlink()
 
     def register(self, feed: RoomFeed, recording_id: str) -> None:
         """A recording of the feed is about to start: its room needs a worker."""
@@ -331,6 +346,18 @@ class WorkerPool:
     def _resume(self, feed: RoomFeed) -> None:
         if not self._stopping and not self._is_paused:
             feed.resume_parked()
+
+
+def _kill_worker_of(folder: Path) -> None:
+    """Kills the worker that a folder is named after, if there is one of that id."""
+    pid = folder.name.rpartition("-")[2]
+    try:
+        command = Path("/proc", pid, "cmdline").read_bytes()
+        if pid.isdecimal() and _WORKER in command:
+            log.error("worker_hangs", folder=folder.name, pid=int(pid))
+            os.kill(int(pid), signal.SIGKILL)
+    except OSError as error:
+        log.warning("worker_not_found", folder=folder.name, error=str(error))
 
 
 def _wait_for_lock(path: Path) -> None:
