@@ -128,9 +128,11 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_SEGMENT_EXPIRED: _EventType.ValueType  # 45
     """A file's retention ended. An event of no task."""
     EVENT_TYPE_SEGMENT_LOST: _EventType.ValueType  # 46
-    """The server's disk lost a segment that was in no store yet; it says why."""
+    """The server's disk lost a segment that was in no store yet, or a file could not be joined of segments (then an event
+    of no task); it says why.
+    """
     EVENT_TYPE_SEGMENT_ABANDONED: _EventType.ValueType  # 47
-    """An operator gave up a segment that was in no store yet."""
+    """An operator gave up a segment that was in no store yet. Of no task for a file that was joined of segments."""
     EVENT_TYPE_SEGMENTS_JOINED: _EventType.ValueType  # 48
     """A file that JoinSegments made is in the store. An event of no task."""
     EVENT_TYPE_GAP: _EventType.ValueType  # 50
@@ -188,9 +190,11 @@ EVENT_TYPE_SEGMENT_DELETED: EventType.ValueType  # 44
 EVENT_TYPE_SEGMENT_EXPIRED: EventType.ValueType  # 45
 """A file's retention ended. An event of no task."""
 EVENT_TYPE_SEGMENT_LOST: EventType.ValueType  # 46
-"""The server's disk lost a segment that was in no store yet; it says why."""
+"""The server's disk lost a segment that was in no store yet, or a file could not be joined of segments (then an event
+of no task); it says why.
+"""
 EVENT_TYPE_SEGMENT_ABANDONED: EventType.ValueType  # 47
-"""An operator gave up a segment that was in no store yet."""
+"""An operator gave up a segment that was in no store yet. Of no task for a file that was joined of segments."""
 EVENT_TYPE_SEGMENTS_JOINED: EventType.ValueType  # 48
 """A file that JoinSegments made is in the store. An event of no task."""
 EVENT_TYPE_GAP: EventType.ValueType  # 50

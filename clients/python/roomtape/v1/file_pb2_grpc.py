@@ -116,15 +116,17 @@ class FileServiceServicer(object):
 
     def JoinSegments(self, request, context):
         """Joins segments of a recording that follow each other into one file, beside them; the time between two is filled
-        with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store. The same
-        segments are joined once. Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
+        with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store, SEGMENT_LOST
+        that it will never be. The same segments are joined once, unless the file is gone. MP3 is decoded and encoded again.
+        Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetManifest(self, request, context):
-        """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files.
+        """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files. It goes when
+        the last file of the task is deleted, or expires.
         Errors: TASK_NOT_FOUND, MANIFEST_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

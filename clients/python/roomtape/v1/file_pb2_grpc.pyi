@@ -50,11 +50,13 @@ class FileServiceStub:
     """
     JoinSegments: _grpc.UnaryUnaryMultiCallable[_file_pb2.JoinSegmentsRequest, _file_pb2.JoinSegmentsResponse]
     """Joins segments of a recording that follow each other into one file, beside them; the time between two is filled
-    with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store. The same
-    segments are joined once. Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
+    with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store, SEGMENT_LOST
+    that it will never be. The same segments are joined once, unless the file is gone. MP3 is decoded and encoded again.
+    Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
     """
     GetManifest: _grpc.UnaryUnaryMultiCallable[_file_pb2.GetManifestRequest, _file_pb2.GetManifestResponse]
-    """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files.
+    """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files. It goes when
+    the last file of the task is deleted, or expires.
     Errors: TASK_NOT_FOUND, MANIFEST_NOT_FOUND.
     """
 
@@ -80,11 +82,13 @@ class FileServiceAsyncStub(FileServiceStub):
     """
     JoinSegments: _aio.UnaryUnaryMultiCallable[_file_pb2.JoinSegmentsRequest, _file_pb2.JoinSegmentsResponse]  # type: ignore[assignment]
     """Joins segments of a recording that follow each other into one file, beside them; the time between two is filled
-    with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store. The same
-    segments are joined once. Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
+    with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store, SEGMENT_LOST
+    that it will never be. The same segments are joined once, unless the file is gone. MP3 is decoded and encoded again.
+    Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
     """
     GetManifest: _aio.UnaryUnaryMultiCallable[_file_pb2.GetManifestRequest, _file_pb2.GetManifestResponse]  # type: ignore[assignment]
-    """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files.
+    """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files. It goes when
+    the last file of the task is deleted, or expires.
     Errors: TASK_NOT_FOUND, MANIFEST_NOT_FOUND.
     """
 
@@ -143,8 +147,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_file_pb2.JoinSegmentsResponse, _abc.Awaitable[_file_pb2.JoinSegmentsResponse]]:
         """Joins segments of a recording that follow each other into one file, beside them; the time between two is filled
-        with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store. The same
-        segments are joined once. Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
+        with silence. It returns when the order is durable; SEGMENTS_JOINED tells when the file is in the store, SEGMENT_LOST
+        that it will never be. The same segments are joined once, unless the file is gone. MP3 is decoded and encoded again.
+        Errors: RECORDING_NOT_FOUND, SEGMENTS_NOT_JOINABLE, INVALID_CONTAINER.
         """
 
     @_abc_1.abstractmethod
@@ -153,7 +158,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_pb2.GetManifestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_file_pb2.GetManifestResponse, _abc.Awaitable[_file_pb2.GetManifestResponse]]:
-        """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files.
+        """Where a task's manifest is: a JSON file in the store that says who was recorded when, into which files. It goes when
+        the last file of the task is deleted, or expires.
         Errors: TASK_NOT_FOUND, MANIFEST_NOT_FOUND.
         """
 

@@ -53,7 +53,7 @@ class _SegmentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SegmentS
     SEGMENT_STATE_UNSPECIFIED: _SegmentState.ValueType  # 0
     """Never sent."""
     SEGMENT_STATE_RECORDING: _SegmentState.ValueType  # 1
-    """It grows."""
+    """It grows; or it is being joined of segments."""
     SEGMENT_STATE_SPOOLED: _SegmentState.ValueType  # 2
     """It is complete on the server's disk."""
     SEGMENT_STATE_UPLOADING: _SegmentState.ValueType  # 3
@@ -67,7 +67,9 @@ class _SegmentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SegmentS
     SEGMENT_STATE_ABANDONED: _SegmentState.ValueType  # 7
     """Given up by AbandonFile before it was in a store."""
     SEGMENT_STATE_LOST: _SegmentState.ValueType  # 8
-    """The server's disk lost the file, or damaged it, before it was in a store."""
+    """The server's disk lost the file, or damaged it, before it was in a store; or it could not be joined of segments,
+    since one of them is gone.
+    """
 
 class SegmentState(_SegmentState, metaclass=_SegmentStateEnumTypeWrapper):
     """Where a segment stands. RECORDING → SPOOLED → UPLOADING → UPLOADED → DELETED or EXPIRED. One that is not UPLOADED yet
@@ -77,7 +79,7 @@ class SegmentState(_SegmentState, metaclass=_SegmentStateEnumTypeWrapper):
 SEGMENT_STATE_UNSPECIFIED: SegmentState.ValueType  # 0
 """Never sent."""
 SEGMENT_STATE_RECORDING: SegmentState.ValueType  # 1
-"""It grows."""
+"""It grows; or it is being joined of segments."""
 SEGMENT_STATE_SPOOLED: SegmentState.ValueType  # 2
 """It is complete on the server's disk."""
 SEGMENT_STATE_UPLOADING: SegmentState.ValueType  # 3
@@ -91,7 +93,9 @@ SEGMENT_STATE_EXPIRED: SegmentState.ValueType  # 6
 SEGMENT_STATE_ABANDONED: SegmentState.ValueType  # 7
 """Given up by AbandonFile before it was in a store."""
 SEGMENT_STATE_LOST: SegmentState.ValueType  # 8
-"""The server's disk lost the file, or damaged it, before it was in a store."""
+"""The server's disk lost the file, or damaged it, before it was in a store; or it could not be joined of segments,
+since one of them is gone.
+"""
 Global___SegmentState: _TypeAlias = SegmentState  # noqa: Y015
 
 @_typing.final
@@ -199,7 +203,7 @@ class Segment(_message.Message):
     object_key: _builtins.str
     """Its key in the store, prefix included."""
     url: _builtins.str
-    """Where it is: an `s3://bucket/key` or `file://` URL. Empty before it is UPLOADED."""
+    """Where it is: an `s3://bucket/key` or `file://` URL. Empty unless it is UPLOADED."""
     size_bytes: _builtins.int
     """Bytes. 0 while it is RECORDING."""
     sha256: _builtins.str
