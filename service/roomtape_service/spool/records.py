@@ -17,5 +17,5 @@ class SpoolRecords:
     """Segments that were announced: they can't be taken for one of which nobody was told."""
     settled: AbstractSet[tuple[str, int, Container]] = frozenset()
     """Files that are in a store, or were given up: the spool need not have them."""
-    complete: Mapping[str, int] = field(default_factory=dict)
-    """Names of files that are complete, and not settled, with their sizes: they need no journal any more."""
+    complete: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Files that are complete, and not settled, by name: size and path. They need no journal any more."""

@@ -48,7 +48,7 @@ class Recovery:
     """What was found."""
 
     segments: list[RecoveredSegment] = field(default_factory=list)
-    """In the order of their numbers."""
+    """In the order of their numbers; without those that the database has as they are."""
     damages: list[Damage] = field(default_factory=list)
     living: list[Path] = field(default_factory=list)
     """Folders of processes that live, and were not looked into."""
@@ -167,7 +167,7 @@ def _take(spool_root: Path, found: Found, records: SpoolRecords, recovery: Recov
     for path, fault in found.gone:
         log.error("spool_file_gone", path=str(path))
         recovery.damages.append(Damage(path, fault, None, recording_id, number))
-    if found.segment is not None:
+    if found.segment is not None and not _is_known(found.segment, records):
         recovery.segments.append(found.segment)
 
 
@@ -184,10 +184,25 @@ def _sweep(
         recovery.damages.append(set_aside(spool_root, path, "no journal names it"))
 
 
+def _is_known(segment: RecoveredSegment, records: SpoolRecords) -> bool:
+    """Whether the database has all of a segment as it is: while a store is down there may be thousands."""
+    files = segment.completed().files
+    return (
+        bool(files)
+        and all(records.complete.get(os.path.basename(file.path)) == (file.size, file.path) for file in files)
+        and len(files) + _settled(segment, records) == len(segment.header.files)
+    )
+
+
+def _settled(segment: RecoveredSegment, records: SpoolRecords) -> int:
+    place = segment.recording_id, segment.segment
+    return sum((*place, file.container) in records.settled for file in segment.header.files)
+
+
 def _is_complete(path: Path, records: SpoolRecords) -> bool:
     """Whether the database knows all of a file that upload needs; if its bytes are others, that finds out."""
     try:
-        return path.name in records.complete and regular_size(path) == records.complete[path.name]
+        return path.name in records.complete and regular_size(path) == records.complete[path.name][0]
     except OSError:
         return False
 

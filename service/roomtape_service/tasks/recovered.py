@@ -49,7 +49,7 @@ def spool_records(files: Sequence[KnownFile]) -> SpoolRecords:
             if each.state >= segment_pb2.SEGMENT_STATE_UPLOADED
         },
         complete={
-            Path(each.spool_path).name: each.size_bytes
+            Path(each.spool_path).name: (each.size_bytes, each.spool_path)
             for each in files
             if each.state in _COMPLETE and each.spool_path is not None
         },
