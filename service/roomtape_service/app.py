@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from importlib import metadata
@@ -70,9 +69,6 @@ __all__ = ["CLOCK_NAME", "SOCKET_NAME", "Node"]
 
 SOCKET_NAME = "node.sock"
 """The Unix socket below `Settings.run_dir` on which workers find their node."""
-
-_FREE_BESIDE_JOINS_BYTES = 512 << 20
-"""What joining leaves on the spool's disk for recording."""
 
 CLOCK_NAME = "clock.json"
 """The file in the data folder that says where UTC stood."""
@@ -289,7 +285,7 @@ class Node:
             clock,
             ids,
             on_spooled=self._uploads.wake,
-            has_room=self._has_room_to_join,
+            has_room=self._spool_watch.has_room,
             randomness=self._random,
         )
         library = Library(
@@ -326,11 +322,6 @@ class Node:
             clock,
             ids,
         )
-
-    def _has_room_to_join(self, size_bytes: int) -> bool:
-        # Recording comes first.
-        free_bytes = shutil.disk_usage(self._settings.spool_dir).free
-        return free_bytes > size_bytes + _FREE_BESIDE_JOINS_BYTES
 
     async def _mend(self, row: SegmentRow) -> bool:
         return await self._facts.mend(row)

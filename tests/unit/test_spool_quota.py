@@ -1,8 +1,12 @@
 """How full the spool is, and what follows from it."""
 
+from pathlib import Path
+
 import pytest
 
+from roomtape_service.clock import ManualClock
 from roomtape_service.spool.quota import SpoolState, SpoolUse, Watermarks, decide, filled_percent
+from roomtape_service.spool.watching import SpoolWatch
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -60,3 +64,17 @@ def test_a_watermark_is_left_only_well_below_it(
 def test_a_spool_without_room_counts_as_full() -> None:
     assert filled_percent(SpoolUse(0, 0), OF_DISK) == 100.0
     assert filled_percent(SpoolUse(100 * MIB, 164 * MIB), OF_DISK) == 50.0
+
+
+async def test_room_is_what_leaves_tasks_theirs(tmp_path: Path) -> None:
+    async def changed(before: SpoolState, after: SpoolState) -> None:
+        """Nobody is told."""
+
+    marks = Watermarks(quota_bytes=10 * MIB, warn_percent=75, refuse_percent=90, reserve_bytes=1)
+    watch = SpoolWatch(tmp_path, marks, ManualClock(), changed)
+    assert not watch.has_room(0), "nothing is known yet"
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "file").write_bytes(bytes(4 * MIB))
+    await watch.look()
+    assert watch.has_room(4 * MIB)
+    assert not watch.has_room(6 * MIB)

@@ -47,7 +47,6 @@ from roomtape_service.storage.store import (
     ObjectMissing,
     Store,
     StoreError,
-    StoreFull,
     StoreRefused,
     StoreUnavailable,
 )
@@ -232,7 +231,7 @@ class Joins:
         if _container(row) == media_pb2.CONTAINER_WAV:
             size_bytes = plan.samples * row.channels * 2
         if not self._has_room(size_bytes):
-            raise StoreFull("SpoolFull", f"The spool has no room for a file of {size_bytes} bytes.")
+            raise StoreUnavailable("SpoolFull", f"The spool has no room for a file of {size_bytes} bytes.")
         return JoinJob(
             container=_CONTAINERS[_container(row)],
             path=str(path),

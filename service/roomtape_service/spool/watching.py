@@ -132,6 +132,11 @@ class SpoolWatch:
         self._is_refused = True
         self._soon.set()
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so many bytes more would leave room for tasks, as of the last look."""
+        use = SpoolUse(self._use.used_bytes + size_bytes, self._use.free_bytes - size_bytes)
+        return decide(self.state, use, self._marks) < SpoolState.REFUSING
+
     def statistics(self) -> SpoolStatistics:
         """A snapshot."""
         found = self._found
