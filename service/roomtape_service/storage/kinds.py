@@ -75,8 +75,12 @@ class StoreKinds:
 
     async def aclose(self) -> None:
         """Closes what the kinds have open."""
-        for kind in self._kinds.values():
-            await kind.aclose()
+        for name, kind in self._kinds.items():
+            try:
+                await kind.aclose()
+            except Exception:
+                # What others wrote must not keep the rest from being closed.
+                _log.exception("store_kind_not_closed", kind=name)
 
 
 def installed_kinds() -> StoreKinds:

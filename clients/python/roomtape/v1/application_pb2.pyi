@@ -378,7 +378,9 @@ class CheckStorageResponse(_message.Message):
     """Whether every step worked."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StorageCheckStep]:
-        """The steps in their order; after one that failed the rest is left out, except the cleaning up."""
+        """The steps in their order, of the second store after those of the first; after one that failed the rest of its store
+        is left out, except the cleaning up. Without `list` recordings work.
+        """
 
     def __init__(
         self,

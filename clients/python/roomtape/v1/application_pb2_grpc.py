@@ -96,7 +96,8 @@ class ApplicationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CheckStorage(self, request, context):
-        """Puts, reads and deletes a small object in the application's store, and says step by step what came of it.
+        """Puts, reads, lists and deletes objects in the application's store, and in its second one, in the way that recordings
+        do, and says step by step what came of it.
         A store that fails is a result, not an error of the call. Errors: APPLICATION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

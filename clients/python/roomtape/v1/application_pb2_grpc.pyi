@@ -44,7 +44,8 @@ class ApplicationServiceStub:
     ListApplications: _grpc.UnaryUnaryMultiCallable[_application_pb2.ListApplicationsRequest, _application_pb2.ListApplicationsResponse]
     """Lists the applications that the caller may see, by id."""
     CheckStorage: _grpc.UnaryUnaryMultiCallable[_application_pb2.CheckStorageRequest, _application_pb2.CheckStorageResponse]
-    """Puts, reads and deletes a small object in the application's store, and says step by step what came of it.
+    """Puts, reads, lists and deletes objects in the application's store, and in its second one, in the way that recordings
+    do, and says step by step what came of it.
     A store that fails is a result, not an error of the call. Errors: APPLICATION_NOT_FOUND.
     """
 
@@ -64,7 +65,8 @@ class ApplicationServiceAsyncStub(ApplicationServiceStub):
     ListApplications: _aio.UnaryUnaryMultiCallable[_application_pb2.ListApplicationsRequest, _application_pb2.ListApplicationsResponse]  # type: ignore[assignment]
     """Lists the applications that the caller may see, by id."""
     CheckStorage: _aio.UnaryUnaryMultiCallable[_application_pb2.CheckStorageRequest, _application_pb2.CheckStorageResponse]  # type: ignore[assignment]
-    """Puts, reads and deletes a small object in the application's store, and says step by step what came of it.
+    """Puts, reads, lists and deletes objects in the application's store, and in its second one, in the way that recordings
+    do, and says step by step what came of it.
     A store that fails is a result, not an error of the call. Errors: APPLICATION_NOT_FOUND.
     """
 
@@ -111,7 +113,8 @@ class ApplicationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _application_pb2.CheckStorageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_application_pb2.CheckStorageResponse, _abc.Awaitable[_application_pb2.CheckStorageResponse]]:
-        """Puts, reads and deletes a small object in the application's store, and says step by step what came of it.
+        """Puts, reads, lists and deletes objects in the application's store, and in its second one, in the way that recordings
+        do, and says step by step what came of it.
         A store that fails is a result, not an error of the call. Errors: APPLICATION_NOT_FOUND.
         """
 
