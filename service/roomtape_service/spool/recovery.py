@@ -23,6 +23,7 @@ from typing import Final
 
 import structlog
 
+from roomtape_service import failpoints
 from roomtape_service.spool.aside import ASIDE_NAME, Damage, is_aside, set_aside
 from roomtape_service.spool.generation import LOCK_NAME, try_lock
 from roomtape_service.spool.journal import EXTENSION
@@ -213,7 +214,9 @@ def _remove_unfinished(folder: Path) -> None:
         if lock is None:
             return
         os.close(lock)
+        failpoints.hit("spool.remove_lock")
         (folder / LOCK_NAME).unlink()
+        failpoints.hit("spool.remove_folder")
         folder.rmdir()
     except OSError as error:
         log.warning("spool_folder_not_removed", path=str(folder), error=str(error))
