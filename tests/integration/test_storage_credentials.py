@@ -155,7 +155,7 @@ def _pod(server: WeedServer, token_file: Path, **changes: object) -> WebIdentity
 
 
 async def test_a_token_is_exchanged_for_keys_of_a_role(
-    role_server: WeedServer, vouching: Issuer, tmp_path: Path
+    role_server: WeedServer, vouching: Issuer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     token_file, manual = tmp_path / "token", _now()
     token_file.write_text(vouching.token() + "\n")
@@ -178,6 +178,11 @@ async def test_a_token_is_exchanged_for_keys_of_a_role(
         after = await ring.keys()
         assert after.access_key_id != before.access_key_id
         assert clients.open_clients == 1
+    said = "".join(capsys.readouterr())
+    assert "credentials_renewed" in said
+    for keys in (before, after):
+        assert keys.secret_access_key not in said
+        assert keys.session_token not in said
 
 
 @pytest.mark.parametrize(
