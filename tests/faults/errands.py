@@ -6,14 +6,15 @@ again when their answer did not come; so everything happens once.
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from google.protobuf import field_mask_pb2
+from google.protobuf import field_mask_pb2, timestamp_pb2
 
-from roomtape.client import Client, NotFound, PublisherSettings, RoomtapeError
-from roomtape.v1 import application_pb2, ingest_pb2, media_pb2, room_pb2, task_pb2
+from roomtape.client import Client, InvalidArgument, NotFound, PublisherSettings, RoomtapeError
+from roomtape.v1 import application_pb2, ingest_pb2, media_pb2, room_pb2, storage_pb2, task_pb2
 from tests.faults.cast import APP, TRACK
 
 __all__ = ["Errands"]
@@ -22,6 +23,7 @@ Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 _FRAMES = 20
+_EXPIRING_SECONDS = 300
 _OFFER = ingest_pb2.TrackOffer(
     track_id=TRACK, codec=media_pb2.CODEC_PCM_S16LE, sample_rate_hz=8000, channels=1
 )
@@ -70,12 +72,14 @@ class Errands:
                 application=application_pb2.Application(app_id=room_id), request_id=f"{room_id}-a"
             ),
         )
-        await client.applications.UpdateApplication(
-            application_pb2.UpdateApplicationRequest(
-                application=application_pb2.Application(app_id=room_id, display_name="changed"),
-                update_mask=field_mask_pb2.FieldMask(paths=["display_name"]),
+        changed = application_pb2.Application(app_id=room_id, display_name="changed", storage=_expiring())
+        # By the server's clock, which may be ahead, they may have expired.
+        with suppress(InvalidArgument):
+            await client.applications.UpdateApplication(
+                application_pb2.UpdateApplicationRequest(
+                    application=changed, update_mask=field_mask_pb2.FieldMask(paths=["display_name", "storage"])
+                )
             )
-        )
         await _twice(
             client.rooms.CreateRoom,
             room_pb2.CreateRoomRequest(app_id=APP, room_id=room_id, request_id=f"{room_id}-c"),
@@ -126,6 +130,24 @@ class Errands:
                 raise
         finally:
             await publisher.aclose()
+
+
+def _expiring() -> storage_pb2.StorageSettings:
+    """A bucket that nothing goes to, with credentials that are about to expire."""
+    store = storage_pb2.ObjectStore(
+        vendor=storage_pb2.STORAGE_VENDOR_S3,
+        bucket="errands",
+        region="us-east-1",
+        endpoint="http://127.0.0.1:9",
+        path_style=True,
+        credentials=storage_pb2.StorageCredentials(
+            access_key_id="AKERRANDS",
+            secret_access_key=storage_pb2.Secret(value="errands"),
+            session_token=storage_pb2.Secret(value="errands"),
+            expire_time=timestamp_pb2.Timestamp(seconds=int(time.time()) + _EXPIRING_SECONDS),
+        ),
+    )
+    return storage_pb2.StorageSettings(object_store=store)
 
 
 async def _twice(call: Callable[[Request], Awaitable[Answer]], request: Request) -> Answer:
