@@ -5,14 +5,16 @@ from functools import partial
 
 import pytest
 import sqlalchemy as sa
+from google.protobuf import duration_pb2
 
-from roomtape.v1 import event_pb2, media_pb2, segment_pb2
+from roomtape.v1 import event_pb2, media_pb2, segment_pb2, task_pb2
+from roomtape_service.clock import NANOSECONDS, SystemClock
 from roomtape_service.database import UnitOfWork, multiparts
-from roomtape_service.database.tables import segments
+from roomtape_service.database.tables import segments, tasks
 from roomtape_service.storage.part import SETTLED_BYTES
 from roomtape_service.storage.upload import Uploads
 from tests.support.databases import APP
-from tests.support.fault_proxy import Fault, Request, Rule, Upstream, fault_proxy
+from tests.support.fault_proxy import Answer, Fault, Request, Rule, Upstream, fault_proxy
 from tests.support.rclone import RcloneServer
 from tests.support.spooled import SpooledFile, events_of_type
 from tests.support.stores import disk_settings, rclone_settings, weed_settings
@@ -24,6 +26,7 @@ WAV = (media_pb2.CONTAINER_WAV,)
 SMALL_PART_BYTES = 256 << 10
 # SeaweedFS takes no smaller ones.
 LEAST_PART_BYTES = 5 << 20
+DAY_SECONDS = 24 * 3600
 UPLOADED = event_pb2.EVENT_TYPE_SEGMENT_UPLOADED
 
 
@@ -153,7 +156,6 @@ async def test_parts_go_while_the_file_grows(
         parts = [name for name in bench.steps.names if name.startswith("before put_part")]
         assert sorted(parts) == ["before put_part 1", "before put_part 4"]
         await _is_clean(bench, file)
-        assert uploads.statistics().troubles == {}
 
 
 async def test_a_file_that_grew_goes_on_after_a_crash(bench: Bench) -> None:
@@ -288,6 +290,128 @@ async def test_an_upload_whose_beginning_was_lost_is_aborted(bench: Bench) -> No
     async with bench.uploads(part_bytes=SMALL_PART_BYTES):
         await eventually(lambda: bench.spool.is_uploaded(file), "the file is uploaded")
         await _is_clean(bench, file)
+
+
+async def test_credentials_that_expire_on_the_way_cost_no_part(bench: Bench, weed: WeedServer) -> None:
+    sent: list[str] = []
+    expired = Answer(403, "Forbidden", b"<Error><Code>ExpiredToken</Code><Message>Expired.</Message></Error>")
+
+    def is_part(request: Request) -> bool:
+        return request.method == "PUT" and "partNumber" in request.target
+
+    def is_late_part(request: Request) -> bool:
+        return is_part(request) and len(sent) >= 2
+
+    def note(request: Request) -> bool:
+        if is_part(request):
+            sent.append(request.target.split("partNumber=")[1].split("&")[0])
+        return False
+
+    async with fault_proxy(Upstream(int(weed.endpoint.rpartition(":")[2]))) as proxy:
+        refusal = Rule(Fault.ANSWER, is_late_part, times=1_000, answer=expired)
+        proxy.rules += [refusal, Rule(Fault.RESET, note)]
+        settings = weed_settings(weed, endpoint=f"http://127.0.0.1:{proxy.port}")
+        await bench.set_storage(settings)
+        (file,) = await bench.spool.add(APP, TASK, containers=WAV, size_bytes=4 * LEAST_PART_BYTES)
+        async with bench.uploads(part_bytes=LEAST_PART_BYTES) as uploads:
+            await eventually(lambda: _was_told(bench, file, "ExpiredToken"), "watchers hear of the token")
+            row = await bench.spool.row(file)
+            assert row.next_attempt_ns is not None
+            # It takes somebody's hand.
+            assert row.next_attempt_ns - SystemClock().now_ns() > 25e9
+            (warning,) = await events_of_type(bench.database, event_pb2.EVENT_TYPE_WARNING)
+            assert "session_token" in warning.warning.message
+            proxy.rules.remove(refusal)
+            there = {number for number, tag in (await bench.tags()).items() if tag}
+            assert len(there) == 2
+            sent.clear()
+            await bench.set_storage(settings)
+            uploads.settings_changed()
+            await eventually(lambda: bench.spool.is_uploaded(file), "the file is uploaded")
+            await _is_clean(bench, file)
+        assert sorted(map(int, sent)) == sorted({1, 2, 3, 4} - there)
+
+
+async def test_files_that_grow_keep_no_complete_one_waiting(bench: Bench) -> None:
+    part = SMALL_PART_BYTES
+    growing = [
+        file
+        for _ in range(6)
+        for file in await bench.spool.begin(APP, TASK, containers=WAV, size_bytes=3 * part)
+    ]
+    bench.steps.held = "before put_part"
+    async with bench.uploads(part_bytes=part) as uploads:
+        for file in growing:
+            await _grow(uploads, file, 2 * part + SETTLED_BYTES)
+        await eventually(lambda: len(bench.steps.waiting) == 3, "three of them are on their way")
+        files = [file for _ in range(3) for file in await bench.spool.add(APP, TASK)]
+        uploads.wake()
+        await eventually(lambda: bench.spool.is_uploaded(*files), "complete files pass them")
+        bench.steps.held = ""
+        for file in growing:
+            await _end(bench, file)
+        uploads.wake()
+        await eventually(lambda: bench.spool.is_uploaded(*growing), "all are uploaded")
+        for file in growing:
+            await _is_clean(bench, file)
+
+
+async def test_a_store_that_fails_while_a_file_grows_is_told_of_at_once(
+    bench: Bench, weed: WeedServer
+) -> None:
+    """And parts go again when it is mended, while the file still grows."""
+    part = LEAST_PART_BYTES
+    good = weed_settings(weed)
+    wrong = weed_settings(weed, secret_access_key="wrong")
+    await bench.set_storage(wrong)
+    (file,) = await bench.spool.begin(APP, TASK, containers=WAV, size_bytes=3 * part)
+    async with bench.uploads(part_bytes=part) as uploads:
+        await _grow(uploads, file, 2 * part + SETTLED_BYTES)
+        await eventually(lambda: _has_warnings(bench, 1), "the application is warned")
+        assert uploads.statistics().troubles == {APP: "SignatureDoesNotMatch"}
+        await bench.set_storage(good)
+        uploads.settings_changed()
+        await eventually(lambda: _has_sent(bench, 2), "the part is there")
+        await eventually(lambda: uploads.statistics().troubles == {}, "the trouble is over")
+        await _end(bench, file)
+        uploads.wake()
+        await eventually(lambda: bench.spool.is_uploaded(file), "the file is uploaded")
+        await _is_clean(bench, file)
+    assert await bench.codes(file) == []
+
+
+@pytest.mark.parametrize(("of_task", "of_application", "days"), [(None, 3, 3), (5, 3, 5), (0, 3, None)])
+async def test_files_expire_as_the_task_or_the_application_says(
+    bench: Bench, of_task: int | None, of_application: int, days: int | None
+) -> None:
+    settings = disk_settings(APP)
+    settings.retention.seconds = of_application * DAY_SECONDS
+    await bench.set_storage(settings)
+    if of_task is not None:
+        retention = duration_pb2.Duration(seconds=of_task * DAY_SECONDS)
+        await _set_output(bench, task_pb2.OutputSettings(retention=retention))
+    (file,) = await bench.spool.add(APP, TASK)
+    assert (await bench.spool.row(file)).expire_ns is None
+    async with bench.uploads():
+        await eventually(lambda: bench.spool.is_uploaded(file), "the file is uploaded")
+    row = await bench.spool.row(file)
+    assert row.end_ns is not None
+    assert row.expire_ns == (days and row.end_ns + days * DAY_SECONDS * NANOSECONDS)
+    (event,) = await events_of_type(bench.database, UPLOADED)
+    assert event.segment.segment.HasField("expire_time") == (days is not None)
+    assert event.segment.segment.store == "disk:app"
+
+
+async def _set_output(bench: Bench, output: task_pb2.OutputSettings) -> None:
+    async def work(unit: UnitOfWork) -> None:
+        update = sa.update(tasks).where(tasks.c.task_id == TASK)
+        await unit.connection.execute(update.values(output=output.SerializeToString()))
+
+    await bench.database.write(work)
+
+
+async def _has_warnings(bench: Bench, count: int) -> bool:
+    return len(await events_of_type(bench.database, event_pb2.EVENT_TYPE_WARNING)) == count
 
 
 async def _set_state(bench: Bench, file: SpooledFile, state: segment_pb2.SegmentState.ValueType) -> None:

@@ -27,6 +27,7 @@ from tests.support.databases import APP, add_application, add_tasks
 from tests.support.rclone import Loopback
 from tests.support.spooled import SpooledFile, TestSpool, events_of_type
 from tests.support.stores import SECRET_KEY
+from tests.support.waiting import eventually
 
 __all__ = ["OTHER", "OTHER_TASK", "QUICK", "TASK", "Bench", "Steps", "upload_bench"]
 
@@ -57,9 +58,17 @@ class Steps:
         """At which place to stop: its number, from 1, or its name; None: nowhere."""
         self.is_there = asyncio.Event()
         """Set when it is reached."""
+        self.held = ""
+        """Places whose names begin so wait until it is changed."""
+        self.waiting: list[str] = []
+        """Which places wait so."""
 
     async def pass_by(self, name: str) -> None:
         """Here is one."""
+        if self.held and name.startswith(self.held):
+            self.waiting.append(name)
+            await eventually(lambda: not name.startswith(self.held or "\0"), f"{name} goes on")
+            self.waiting.remove(name)
         if self.is_there.is_set():
             await asyncio.Event().wait()
         self.names.append(name)

@@ -13,10 +13,11 @@ import asyncio
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO
 
 import structlog
@@ -135,30 +136,29 @@ class Multiparts:
             slots.release()
 
         with _open(row) as file:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for part in parts:
-                        known = sent.get(part.number)
-                        if known is not None and known.tag and known.size_bytes == part.length:
-                            before = digest.copy()
-                            if await asyncio.to_thread(_scan, file, part, digest) == known.crc32:
-                                tags[part.number] = known.tag
-                                continue
-                            _log.warning("part_differs", file_id=row.file_id, part=part.number)
-                            digest = before
-                        await slots.acquire()
-                        taken = (await share.acquire(part.length), 0)
-                        try:
-                            taken = (taken[0], await self._memory.acquire(part.length))
-                            data, crc32 = await asyncio.to_thread(_read, file, part, digest)
-                        except BaseException:
-                            self._memory.release(taken[1])
-                            share.release(taken[0])
-                            raise
-                        group.create_task(send(part, data, crc32)).add_done_callback(partial(done, taken))
-                        del data
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+            async with _Sending() as sending:
+                for part in parts:
+                    known = sent.get(part.number)
+                    if known is not None and known.tag and known.size_bytes == part.length:
+                        before = digest.copy()
+                        if await asyncio.to_thread(_scan, file, part, digest) == known.crc32:
+                            tags[part.number] = known.tag
+                            continue
+                        _log.warning("part_differs", file_id=row.file_id, part=part.number)
+                        digest = before
+                    await slots.acquire()
+                    if sending.has_failed:
+                        break
+                    taken = (await share.acquire(part.length), 0)
+                    try:
+                        taken = (taken[0], await self._memory.acquire(part.length))
+                        data, crc32 = await asyncio.to_thread(_read, file, part, digest)
+                    except BaseException:
+                        self._memory.release(taken[1])
+                        share.release(taken[0])
+                        raise
+                    sending.start(send(part, data, crc32)).add_done_callback(partial(done, taken))
+                    del data
         if digest.hexdigest() != row.sha256:
             self._suspects.add(row.file_id)
             raise _differs(row)
@@ -221,6 +221,48 @@ class Multiparts:
             await multiparts.leave(unit.connection, multipart.file_id)
 
         await self._database.write(leave)
+
+
+class _Sending:
+    """Parts on their way. When one fails those that are on their way reach their end, and then the block fails."""
+
+    def __init__(self) -> None:
+        self.has_failed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._errors: list[BaseException] = []
+
+    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Sends one."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.has_failed = True
+            self._errors.append(error)
+
+    async def __aenter__(self) -> "_Sending":
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                raise error
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        except asyncio.CancelledError:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        if error is None and self._errors:
+            raise self._errors[0]
 
 
 async def abort_begun(database: Database, store: Store, key: str) -> None:

@@ -223,7 +223,7 @@ class Uploads:
             for pair in turn:
                 if pair is not None and len(self._tasks) < _PARALLEL_UPLOADS:
                     self._start(*pair)
-        next_ns = min(next_ns, self._start_growing(earliest, now_ns))
+        next_ns = min(next_ns, await self._start_growing(earliest, now_ns))
         return max(0.0, (next_ns - self._clock.now_ns()) / NANOSECONDS)
 
     def _in_turn(self, app_ids: Iterable[str]) -> Sequence[str]:
@@ -285,9 +285,7 @@ class Uploads:
 
     async def _wait(self, app_id: str, way: Way, trouble: StoreError, now_ns: int) -> None:
         """Segments wait with their lane; their watchers hear why without a try for each."""
-        revision = await self._attempts.revision(app_id)
-        if revision != way.revision:
-            way.revision = revision
+        if await self._is_changed(app_id, way):
             await self.retry_now(app_id)
             return
         rows = await self._due(app_id, way, now_ns, _TOLD_AT_ONCE)
@@ -295,7 +293,14 @@ class Uploads:
         if await self._notices.tell(rows, trouble, now_ns):
             self.wake()
 
-    def _start_growing(self, waiting: Iterable[str], now_ns: int) -> int:
+    async def _is_changed(self, app_id: str, way: Way) -> bool:
+        """Whether the application is another one than when its stores were last asked."""
+        revision = await self._attempts.revision(app_id)
+        is_changed = revision != way.revision
+        way.revision = revision
+        return is_changed
+
+    async def _start_growing(self, waiting: Iterable[str], now_ns: int) -> int:
         """Starts on files that grow, in what room is left. Returns when to look again."""
         next_ns = now_ns + round(_LOOK_SECONDS * NANOSECONDS)
         busy = set(waiting)
@@ -304,6 +309,8 @@ class Uploads:
             lane = way.first
             if lane.trouble and app_id in busy:
                 continue
+            if lane.trouble and await self._is_changed(app_id, way):
+                lane.next_ns = 0
             if lane.next_ns > now_ns:
                 next_ns = min(next_ns, lane.next_ns)
             room = min(lane.free_for_growing(now_ns), _PARALLEL_UPLOADS - len(self._tasks))
