@@ -77,7 +77,8 @@ class Errands:
         with suppress(InvalidArgument):
             await client.applications.UpdateApplication(
                 application_pb2.UpdateApplicationRequest(
-                    application=changed, update_mask=field_mask_pb2.FieldMask(paths=["display_name", "storage"])
+                    application=changed,
+                    update_mask=field_mask_pb2.FieldMask(paths=["display_name", "storage"]),
                 )
             )
         await _twice(
