@@ -237,3 +237,33 @@ def test_a_full_disk_leaves_no_torn_line(tmp_path: Path) -> None:
     content = read_journal(path)
     assert content is not None
     assert [each.samples for each in content.checkpoints] == [3]
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1, 100])
+def test_files_that_were_finished_before_a_crash_are_whole(
+    dead: tuple[Path, list[Checkpoint]], tmp_path: Path, kept_bytes: int
+) -> None:
+    """The closing record is not there, or torn: heads and the last page are written already."""
+    journal, _ = dead
+    shutil.copytree(journal.parent, tmp_path / "spool" / "generation")
+    whole = (tmp_path / "spool" / "generation" / journal.name).stat().st_size
+    [segment] = recover(tmp_path / "spool").segments
+    os.truncate(tmp_path / "spool" / "generation" / journal.name, whole + kept_bytes)
+    again = recover(tmp_path / "spool")
+    assert again.segments == [segment]
+    assert again.damages == []
+
+
+def test_a_spool_from_another_time_is_recovered_all_the_same(
+    dead: tuple[Path, list[Checkpoint]], tmp_path: Path
+) -> None:
+    """Names of folders are times of a clock that may have been set back or forth between two processes."""
+    journal, _ = dead
+    generation = "09999999999999999999-0-1"
+    shutil.copytree(journal.parent, tmp_path / "spool" / generation)
+    for path in (tmp_path / "spool" / generation).iterdir():
+        os.utime(path, (0, 0))
+    (tmp_path / "spool" / "00000000000000000000-0-2").mkdir()
+    (tmp_path / "spool" / "00000000000000000000-0-2" / LOCK_NAME).touch()
+    [segment] = recover(tmp_path / "spool").segments
+    assert segment.folder.name == generation
