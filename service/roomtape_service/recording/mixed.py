@@ -72,7 +72,8 @@ class MixedRecording(Recording):
         each = self._input(lane)
         key = lane.facts.key
         each.take(delivery, self.series.safe.get(key, 0), self._floor, is_mixed=self._has_mixed)
-        self._expected.discard(key)
+        if delivery.pieces or delivery.frontier is not None:
+            self._expected.discard(key)
         if each.frontier is not None:
             self._presence.reach(each, each.frontier, broke=delivery.step_ns > self._pause_ns)
         self.series.count(
