@@ -51,6 +51,8 @@ _TALK_FRAMES = 100
 _SILENT_FRAMES = 30
 _AWAY_FRAMES = 50
 _REOPEN_SECONDS = 0.2
+# On a busy machine the players may be late themselves.
+_SETTINGS = PublisherSettings(outage_seconds=None, open_seconds=120.0, told_silence=True)
 
 _Payloads = Callable[[], bytes]
 
@@ -96,7 +98,7 @@ class _Player:
                 self._role.user_id,
                 [_offer(self._role)],
                 start_time_ns=start_ns + frames * _FRAME_NS if self._scene.is_media else None,
-                settings=PublisherSettings(outage_seconds=None, open_seconds=120.0),
+                settings=_SETTINGS,
                 on_acknowledged=self._acknowledged,
             )
             await publisher.open()
@@ -123,6 +125,8 @@ class _Player:
                         media_time_ns=(frames - first) * _FRAME_NS,
                     )
                 frames += 1
+                if is_silent:
+                    publisher.advance(TRACK, start_ns + frames * _FRAME_NS)
                 await _until(began + frames * FRAME_MS / 1000 / self._pace)
                 if self._role.behaviour is Behaviour.RETURN and frames - first >= _TALK_FRAMES:
                     break

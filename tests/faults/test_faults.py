@@ -4,6 +4,7 @@ FAULTS_KILLS is the number of kills of a store's run (10), FAULTS_SEED the seed 
 disk, weed and rclone instead of all. A run that fails prints its seed and schedule, and leaves its folder.
 """
 
+import asyncio
 import os
 import time
 from dataclasses import asdict
@@ -34,7 +35,7 @@ async def test_everything_acknowledged_is_in_the_store(name: str, tmp_path: Path
                     await run.go(step)
                     print(f"{time.monotonic() - started:6.1f} s  {number + 1:3}  {step}")
                 outcome = await run.finish()
-                figures = judge(outcome, store, run.server.data_dir)
+                figures = await asyncio.to_thread(judge, outcome, store, run.server.data_dir)
             except BaseException as error:
                 run.save(steps, error)
                 print(f"store {name}, seed {SEED}, {len(steps)} steps; what is left lies in {tmp_path}")
