@@ -29,7 +29,7 @@ from roomtape_service.database.segments import SegmentRow
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.part import PART_BYTES, Part, part_bytes_for, parts_of, settled_parts
-from roomtape_service.storage.store import PartsMissing, SourceDamaged, Store
+from roomtape_service.storage.store import PartsMissing, SourceDamaged, Store, StoreRefused
 
 __all__ = ["Multiparts", "abort_begun"]
 
@@ -198,7 +198,11 @@ class Multiparts:
             return multipart
         else:
             # Before a crash the store was asked to begin one, or not.
-            await abort_begun(self._database, store, key)
+            try:
+                await abort_begun(self._database, store, key)
+            except StoreRefused as error:
+                # Not every key may list, and not every vendor can; what may be left must not keep the file here.
+                _log.warning("begun_multiparts_not_listed", store=store.identity, object_key=key, error=error.message)
         upload_id = await store.begin_parts(key, content_type, part_bytes=multipart.part_bytes)
         multipart_id = multipart.multipart_id
 
