@@ -202,7 +202,9 @@ class Multiparts:
                 await abort_begun(self._database, store, key)
             except StoreRefused as error:
                 # Not every key may list, and not every vendor can; what may be left must not keep the file here.
-                _log.warning("begun_multiparts_not_listed", store=store.identity, object_key=key, error=error.message)
+                _log.warning(
+                    "begun_multiparts_not_listed", store=store.identity, object_key=key, error=error.message
+                )
         upload_id = await store.begin_parts(key, content_type, part_bytes=multipart.part_bytes)
         multipart_id = multipart.multipart_id
 
