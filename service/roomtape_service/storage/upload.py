@@ -118,7 +118,11 @@ class Uploads:
             for row in await self._database.read(uploads.stored_on_spool):
                 if self._is_closing:
                     return
-                await self._attempts.remove_file(row)
+                try:
+                    await self._attempts.remove_file(row)
+                except (SQLAlchemyError, OSError):
+                    # A database without room; the next start does it.
+                    _log.exception("spool_file_not_forgotten", file_id=row.file_id)
             while not self._is_closing:
                 self._wake.clear()
                 try:
