@@ -126,13 +126,10 @@ class ManifestWriter:
         self._runner = asyncio.current_task()
         self._database.subscribe(self._committed)
         try:
-            has_all = False
+            await self._add_missing()
             while not self._is_closing:
                 self._wake.clear()
                 try:
-                    if not has_all:
-                        await self._add_missing()
-                        has_all = True
                     seconds = await self._start_due()
                 except (SQLAlchemyError, OSError):
                     _log.exception("manifests_not_read")
