@@ -292,6 +292,28 @@ async def test_an_upload_whose_beginning_was_lost_is_aborted(bench: Bench) -> No
         await _is_clean(bench, file)
 
 
+async def test_a_key_that_may_list_no_uploads_uploads(bench: Bench, weed: WeedServer) -> None:
+    denied = Answer(403, "Forbidden", b"<Error><Code>AccessDenied</Code><Message>No.</Message></Error>")
+
+    def lists_uploads(request: Request) -> bool:
+        return request.method == "GET" and "?uploads" in request.target
+
+    async with fault_proxy(Upstream(int(weed.endpoint.rpartition(":")[2]))) as proxy:
+        await bench.set_storage(weed_settings(weed, endpoint=f"http://127.0.0.1:{proxy.port}"))
+        (file,) = await bench.spool.add(APP, TASK, containers=WAV, size_bytes=LEAST_PART_BYTES + 1)
+        store = await bench.store_of(file)
+
+        async def add(unit: UnitOfWork) -> None:
+            await multiparts.add(unit, APP, file.file_id, store.identity, file.object_key, LEAST_PART_BYTES)
+
+        await bench.database.write(add)
+        proxy.rules.append(Rule(Fault.ANSWER, lists_uploads, times=1_000, answer=denied))
+        async with bench.uploads(part_bytes=LEAST_PART_BYTES):
+            await eventually(lambda: bench.spool.is_uploaded(file), "the file is uploaded")
+        assert proxy.applied
+        assert await bench.stored(file) == file.data
+
+
 async def test_credentials_that_expire_on_the_way_cost_no_part(bench: Bench, weed: WeedServer) -> None:
     sent: list[str] = []
     expired = Answer(403, "Forbidden", b"<Error><Code>ExpiredToken</Code><Message>Expired.</Message></Error>")
