@@ -29,11 +29,12 @@ from tests.support.databases import APP, ROOM
 from tests.support.library import TASK, Library, open_library, refusal
 from tests.support.rclone import RcloneServer
 from tests.support.spooled import SpooledFile, events_of_type
-from tests.support.stores import rclone_settings, weed_settings
+from tests.support.stores import disk_settings, rclone_settings, weed_settings
 from tests.support.waiting import eventually
 from tests.support.weed import WeedServer
 
 RATE = 16_000
+_PART_SAMPLES = 4_800
 START_NS = 1_675_930_605 * NANOSECONDS
 RECORDING = "recording"
 WAV, MP3 = media_pb2.CONTAINER_WAV, media_pb2.CONTAINER_MP3
@@ -60,7 +61,7 @@ async def _record(
     folder = library.spool_dir / "worker"
     folder.mkdir(parents=True, exist_ok=True)
     files: list[SpooledFile] = []
-    position = 0
+    position = first * _PART_SAMPLES
     single = segment_pb2.RECORDING_KIND_SINGLE
 
     async def begin(uow: UnitOfWork) -> None:
@@ -145,7 +146,7 @@ async def _spool(
 
 async def _recorded(library: Library, count: int = 3, **how: object) -> list[SpooledFile]:
     """A recording whose segments are in the store."""
-    parts = [noise(0.3, RATE, seed=index + 1) for index in range(count)]
+    parts = [noise(_PART_SAMPLES / RATE, RATE, seed=index + 1) for index in range(count)]
     files = await _record(library, parts, **how)  # type: ignore[arg-type]
     async with library.uploading():
         await eventually(lambda: library.spool.is_uploaded(*files), "all segments are uploaded")
@@ -213,6 +214,21 @@ async def test_segments_become_one_file_beside_them(
             headers = {"Range": "bytes=44-1043"}
             async with session.get(url, headers=headers) as answer:
                 assert (answer.status, await answer.read()) == (206, data[44:1044])
+
+
+async def test_segments_of_two_stores_become_one_file(library: Library, weed: WeedServer) -> None:
+    await library.set_storage(weed_settings(weed))
+    files = await _recorded(library, 2)
+    beside = disk_settings(APP)
+    beside.secondary.object_store.CopyFrom(weed_settings(weed).object_store)
+    await library.set_storage(beside)
+    files += await _recorded(library, 2, first=2)
+    ordered = await _join(library)
+    async with library.uploading(), library.joining():
+        await eventually(lambda: _is(library, ordered.file_id, UPLOADED), "it is joined")
+    made = await _file(library, ordered.file_id)
+    data = library.stores.disk(APP).path(made.object_key).read_bytes()
+    np.testing.assert_array_equal(_pcm(data), np.concatenate([_pcm(file.data) for file in files]))
 
 
 async def test_the_same_segments_are_joined_once(library: Library) -> None:

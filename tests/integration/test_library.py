@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roomtape.v1 import event_pb2, file_pb2, segment_pb2, storage_pb2
 from roomtape_service.database import UnitOfWork, applications
 from roomtape_service.database.segments import set_state
-from roomtape_service.database.tables import manifests, removals, segments
+from roomtape_service.database.tables import manifests, removals
 from roomtape_service.library.abandoning import Abandoning
 from roomtape_service.library.removing import NOW_SECONDS
 from roomtape_service.operations import Operations
@@ -62,6 +62,19 @@ async def test_a_deleted_file_is_gone_when_the_call_returns(
     if kind == "disk":
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             assert answer.status == 404
+
+
+async def test_files_of_the_second_store_are_deleted_there(library: Library, weed: WeedServer) -> None:
+    await library.set_storage(weed_settings(weed))
+    (file,) = await library.add("anna")
+    store = await _store(library, file)
+    await library.set_storage(_beside(weed))
+    async with aiohttp.ClientSession() as session, session.get(await library.url(file)) as answer:
+        assert await answer.read() == file.data
+    await library.delete(file)
+    assert await _waiting(library) == []
+    with pytest.raises(ObjectMissing):
+        await store.head(file.object_key)
 
 
 async def test_a_deletion_is_told_once_and_repeated_without_effect(library: Library) -> None:
@@ -137,28 +150,31 @@ async def test_the_key_of_a_deleted_file_stays_its_own(library: Library) -> None
 async def test_1500_days_pass_in_milliseconds(library: Library) -> None:
     await library.set_storage(_kept(1500))
     files = await library.add(*(f"user-{n}" for n in range(40)))
-    (forever,) = await library.spool.add(APP, TASK, user_id="forever")
+    # A change is for files that are uploaded after it.
+    await library.set_storage(_kept(0))
+    (forever,) = await library.add("forever")
+    (spooled,) = await library.spool.add(APP, TASK, user_id="spooled")
     end_ns = (await library.spool.row(files[0])).end_ns
     assert end_ns is not None
-    # When it ends is decided when a file is uploaded.
     over_ns = end_ns + 1500 * DAY_SECONDS * SECOND_NS
-    await _set_expiry(library, [file.file_id for file in files], over_ns + SECOND_NS)
-    library.clock.advance(over_ns / SECOND_NS - library.clock.now_ns() / SECOND_NS)
+    assert (await library.get(files[0])).expire_time.ToNanoseconds() == over_ns
+    assert not (await library.get(forever)).HasField("expire_time")
+    library.clock.advance((over_ns - library.clock.now_ns()) / SECOND_NS - 1)
     await library.expiry.tick()
-    assert len(await library.list()) == 40
+    assert len(await library.list()) == 41
     library.clock.advance(2)
     await library.expiry.tick()
-    assert await library.list() == []
-    states = {(await library.get(file)).state for file in files}
-    assert states == {EXPIRED}
-    assert (await library.get(forever)).state == segment_pb2.SEGMENT_STATE_SPOOLED
+    assert [file.file_id for file in await library.list()] == [forever.file_id]
+    assert {(await library.get(file)).state for file in files} == {EXPIRED}
+    assert (await library.get(spooled)).state == segment_pb2.SEGMENT_STATE_SPOOLED
     events = await events_of_type(library.database, event_pb2.EVENT_TYPE_SEGMENT_EXPIRED)
-    assert sorted(event.segment.segment.file_id for event in events) == sorted(file.file_id for file in files)
+    expired = sorted(event.segment.segment.file_id for event in events)
+    assert expired == sorted(file.file_id for file in files)
     assert {event.task_id for event in events} == {""}
     async with library.removing():
         await eventually(lambda: _none_waiting(library), "all objects are removed")
     folder = library.stores.disk(APP).path("x").parent
-    assert not [path for path in folder.rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in folder.rglob("*.mp3")] == [forever.data]
 
 
 @pytest.mark.parametrize("kind", ["disk", "weed"])
@@ -222,6 +238,7 @@ async def test_a_file_is_either_uploaded_or_given_up(library: Library, wins: str
     await library.stub.AbandonFile(request)
     async with library.uploading():
         (after,) = await library.spool.add(APP, TASK)
+        library.wake_uploads()
         await eventually(lambda: library.spool.is_uploaded(after), "the next one is uploaded")
     assert (await library.get(file)).state == ABANDONED
     with pytest.raises(ObjectMissing):
@@ -240,6 +257,13 @@ async def test_a_node_that_died_while_it_gave_up_is_finished_for(library: Librar
 def _kept(days: int) -> storage_pb2.StorageSettings:
     settings = disk_settings(APP)
     settings.retention.FromSeconds(days * DAY_SECONDS)
+    return settings
+
+
+def _beside(weed: WeedServer) -> storage_pb2.StorageSettings:
+    """The disk, and the bucket as its second store."""
+    settings = disk_settings(APP)
+    settings.secondary.object_store.CopyFrom(weed_settings(weed).object_store)
     return settings
 
 
@@ -283,14 +307,6 @@ async def _is_delayed(library: Library, file: SpooledFile) -> bool:
 
 async def _is_uploading(library: Library, file: SpooledFile) -> bool:
     return (await library.spool.row(file)).state == segment_pb2.SEGMENT_STATE_UPLOADING
-
-
-async def _set_expiry(library: Library, file_ids: Sequence[str], expire_ns: int) -> None:
-    async def work(uow: UnitOfWork) -> None:
-        update = sa.update(segments).where(segments.c.file_id.in_(file_ids)).values(expire_ns=expire_ns)
-        await uow.connection.execute(update)
-
-    await library.database.write(work)
 
 
 async def _give_up(library: Library, file: SpooledFile) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import segment_pb2
-from roomtape_service.database.tables import manifests, multiparts, removals, segments
+from roomtape_service.database.tables import manifests, removals, segments
 from roomtape_service.database.unit_of_work import UnitOfWork
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "due",
     "hasten",
     "is_needed",
-    "leave_multiparts",
     "places",
     "postpone",
 ]
@@ -130,10 +129,3 @@ async def postpone(uow: UnitOfWork, app_id: str, store: str, next_attempt_ns: in
 async def hasten(uow: UnitOfWork) -> None:
     """All that failed before is due now."""
     await uow.connection.execute(sa.update(removals).where(removals.c.attempts > 0).values(next_attempt_ns=0))
-
-
-async def leave_multiparts(uow: UnitOfWork, file_id: str) -> None:
-    """The file is given up: what its store holds of it in parts is to be aborted."""
-    await uow.connection.execute(
-        sa.update(multiparts).where(multiparts.c.file_id == file_id).values(is_left=True, next_attempt_ns=0)
-    )

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import error_pb2, event_pb2, file_pb2, segment_pb2
 from roomtape_service.clock import NANOSECONDS
-from roomtape_service.database import manifests, removals, uploads
+from roomtape_service.database import manifests, multiparts, removals, uploads
 from roomtape_service.database.database import Database
 from roomtape_service.database.orders import Order
 from roomtape_service.database.segments import (
@@ -133,7 +133,7 @@ async def _give_up(uow: UnitOfWork, row: SegmentRow) -> segment_pb2.Segment:
             metadata={"appId": row.app_id, "fileId": row.file_id, "state": state_name(row)},
         )
     await set_state(uow.connection, row.file_id, _ABANDONED)
-    await removals.leave_multiparts(uow, row.file_id)
+    await multiparts.leave(uow.connection, row.file_id)
     if row.state == _UPLOADING:
         await removals.add(uow, row.app_id, row.store, row.object_key, due_ns=uow.now_ns + _LANDING_NS)
     changed = await find_segment(uow.connection, row.app_id, row.file_id)
