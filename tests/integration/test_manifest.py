@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from roomtape.client import Client, NotFound
-from roomtape.v1 import file_pb2, media_pb2, task_pb2
+from roomtape.v1 import application_pb2, file_pb2, media_pb2, task_pb2
 from roomtape_service.cli.main import main
 from roomtape_service.manifest.encoding import digest_line
 from roomtape_service.manifest.folder import FolderObjects, root_of
@@ -24,7 +24,9 @@ from roomtape_service.manifest.verification import Report, verify
 from tests.support.manifests import assert_verified, manifest_path, read_stored
 from tests.support.server import ServerProcess, running_server
 from tests.support.stage import MS, PCM, Speaker, Stage
+from tests.support.stores import make_stores, weed_settings
 from tests.support.waiting import eventually
+from tests.support.weed import WeedServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -382,3 +384,79 @@ async def test_two_tasks_that_start_at_once_have_each_their_files(client: Client
         reports.append(await assert_verified(client, "app", stage.task_id))
     keys = [each.file.object_key for report in reports for each in report.files]
     assert len(set(keys)) == 2
+
+
+async def test_a_bucket_is_verified_by_playback_urls(
+    server: ServerProcess,
+    client: Client,
+    weed: WeedServer,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    application = application_pb2.Application(app_id="bucket", storage=weed_settings(weed))
+    await client.applications.CreateApplication(
+        application_pb2.CreateApplicationRequest(application=application)
+    )
+    stage, ada = Stage(client, "in-a-bucket", app_id="bucket"), Speaker("ada", 500)
+    await stage.record(BOTH, singles=[OGG, WAV], mixes=[MP3])
+    await stage.join(ada)
+    await stage.talk(0.3, ada)
+    await stage.end()
+    served = ["verify", "--server", server.target, "--app", "bucket", stage.task_id]
+    assert await asyncio.to_thread(main, served) == 0
+    assert "all is well: 3 files" in capsys.readouterr().out
+    stores = make_stores(tmp_path)
+    store = stores.store(weed_settings(weed))
+    (wav,) = [each for each in await store.list("bucket_in-a-bucket_ada/") if each.key.endswith("wav")]
+    await store.put_bytes(wav.key, bytes(wav.size_bytes), "audio/wav")
+    assert await asyncio.to_thread(main, served) == 1
+    assert f"{wav.key}: its SHA-256 is" in capsys.readouterr().out
+    await store.delete(wav.key)
+    assert await asyncio.to_thread(main, served) == 1
+    assert f"{wav.key}: it is not there: 404" in capsys.readouterr().out
+    manifest_key = f"bucket_in-a-bucket/{stage.task_id}/manifest.json"
+    size = (await store.head(manifest_key)).size_bytes
+    document = await store.read(manifest_key, 0, size)
+    await store.put_bytes(manifest_key, document.replace(b"ada", b"eva"), "application/json")
+    assert await asyncio.to_thread(main, served) == 1
+    shown = capsys.readouterr().out
+    assert "the manifest: its SHA-256 is" in shown
+    assert "the manifest: it was changed after it was written" in shown
+    await stores.aclose()
+
+
+async def test_the_library_is_in_it(client: Client) -> None:
+    stage, ada = Stage(client, "library"), Speaker("ada", 500, PCM)
+    await stage.record(SINGLE, singles=[WAV], segment_seconds=1.0)
+    await stage.join(ada)
+    await stage.talk(2.5, ada)
+    segments = await stage.end()
+    assert len(segments) == 3
+    joined = await client.files.JoinSegments(
+        file_pb2.JoinSegmentsRequest(app_id="app", recording_id=segments[0].recording_id)
+    )
+
+    async def files() -> dict[str, tuple[str, int | None]]:
+        manifest = await read_stored(client, "app", stage.task_id)
+        (recording,) = manifest.recordings
+        found = [file for segment in recording.segments for file in segment.files]
+        return {
+            file.file_id: (file.state, file.joined_segments) for file in [*found, *recording.joined_files]
+        }
+
+    async def is_joined() -> bool:
+        return (await files()).get(joined.file.file_id) == ("UPLOADED", 3)
+
+    await eventually(is_joined, "the manifest names the joined file")
+    report = await assert_verified(client, "app", stage.task_id)
+    assert len(report.files) == 4
+    await client.files.DeleteFile(file_pb2.DeleteFileRequest(app_id="app", file_id=segments[1].file_id))
+
+    async def is_deleted() -> bool:
+        return (await files())[segments[1].file_id][0] == "DELETED"
+
+    await eventually(is_deleted, "the manifest says that the file was deleted")
+    report = await assert_verified(client, "app", stage.task_id)
+    assert [each.was_checked for each in report.files] == [True, False, True, True]
+    assert report.manifest is not None
+    assert report.manifest.complete

@@ -14,7 +14,7 @@ from roomtape_service.manifest.model import Manifest
 from roomtape_service.manifest.reading import read_manifest
 from roomtape_service.manifest.verification import Report, verify
 
-__all__ = ["assert_valid", "assert_verified", "manifest_path", "read_stored"]
+__all__ = ["assert_valid", "assert_verified", "is_on_disk", "manifest_path", "read_stored"]
 
 _SCHEMA = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
 
@@ -42,6 +42,12 @@ async def manifest_path(client: Client, app_id: str, task_id: str) -> Path:
 async def read_stored(client: Client, app_id: str, task_id: str) -> Manifest:
     """A task's manifest on a disk store."""
     return read_manifest((await manifest_path(client, app_id, task_id)).read_bytes())
+
+
+async def is_on_disk(client: Client, app_id: str, task_id: str) -> bool:
+    """Whether a task's manifest is in a folder."""
+    reply = await client.files.GetManifest(file_pb2.GetManifestRequest(app_id=app_id, task_id=task_id))
+    return reply.manifest.url.startswith("file:")
 
 
 async def assert_verified(client: Client, app_id: str, task_id: str) -> Report:

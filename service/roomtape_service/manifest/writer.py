@@ -46,8 +46,10 @@ __all__ = ["INTERVAL_SECONDS", "ManifestStatistics", "ManifestWriter"]
 INTERVAL_SECONDS = 10.0
 """How often at most the manifest of a task is written while it runs."""
 
+_LIBRARY_INTERVAL_SECONDS = 1.0
+"""How often at most after the task, when files are joined, deleted or expire."""
 _WORK_SHARE = 0.05
-"""Of the time, at most so much goes into one manifest while its task runs, however large it is."""
+"""Of the time, at most so much goes into one manifest before its last, however large it is."""
 _PARALLEL_WRITES = 8
 _LOOK_SECONDS = 10.0
 _COALESCE_SECONDS = 0.02
@@ -283,7 +285,8 @@ class ManifestWriter:
             update_ns=complete_ns,
         )
         spent_ns = self._clock.monotonic_ns() - begun_ns
-        next_ns = self._clock.now_ns() + max(self._interval_ns, round(spent_ns / _WORK_SHARE))
+        interval_ns = round(_LIBRARY_INTERVAL_SECONDS * NANOSECONDS) if is_complete else self._interval_ns
+        next_ns = self._clock.now_ns() + max(interval_ns, round(spent_ns / _WORK_SHARE))
 
         async def finish(uow: UnitOfWork) -> bool:
             await uow.lock_application(row.app_id)
