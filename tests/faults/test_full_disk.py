@@ -83,8 +83,14 @@ def assert_nothing_missing(segments: Sequence[segment_pb2.Segment], frames: Sequ
     published = np.frombuffer(b"".join(frames), "<i2")
     np.testing.assert_array_equal(joined[: len(published)], published)
     assert not joined[len(published) :].any()
-    for before, after in itertools.pairwise(wavs):
+    mixes = sorted(
+        (each for each in segments if each.container == media_pb2.CONTAINER_MP3), key=lambda s: s.segment_id
+    )
+    for before, after in (*itertools.pairwise(wavs), *itertools.pairwise(mixes)):
         assert before.end_time.ToNanoseconds() == after.start_time.ToNanoseconds()
+    of_mix = sum(each.sample_count for each in mixes)
+    # It begins and ends on a grid of its own.
+    assert abs(of_mix - sum(each.sample_count for each in wavs)) <= 960
 
 
 async def check_pause(server: ServerProcess, disk: SmallDisk, leave_bytes: int) -> None:
