@@ -1,7 +1,7 @@
 """The library searched by what it can be searched by, among thousands of files, on both databases."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -78,7 +78,7 @@ def _labels(task: int) -> dict[str, str]:
 
 
 @pytest.fixture
-async def shelf(database: Database) -> AsyncIterator[Shelf]:
+async def shelf(database: Database) -> Shelf:
     dice = random.Random(7)
     await add_application(database, "other")
     entries: list[Entry] = []
