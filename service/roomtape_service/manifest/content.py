@@ -32,7 +32,7 @@ from roomtape_service.manifest.model import (
     Track,
 )
 
-__all__ = ["build", "is_finished"]
+__all__ = ["build", "is_finished", "is_over"]
 
 _TAKEN_AWAY = (segment_pb2.SEGMENT_STATE_DELETED, segment_pb2.SEGMENT_STATE_EXPIRED)
 _UPLOADED = segment_pb2.SEGMENT_STATE_UPLOADED

@@ -128,9 +128,10 @@ class ManifestWriter:
         self._runner = asyncio.current_task()
         self._database.subscribe(self._committed)
         try:
-            await self._add_missing()
+            has_all = False
             while not self._is_closing:
                 self._wake.clear()
+                has_all = has_all or await self._add_missing()
                 try:
                     seconds = await self._start_due()
                 except (SQLAlchemyError, OSError):
@@ -180,16 +181,18 @@ class ManifestWriter:
         if any(event.type in _WAKING for event in events):
             self._wake.set()
 
-    async def _add_missing(self) -> None:
+    async def _add_missing(self) -> bool:
+        """Whether all tasks have a row now; the disk of the database may be full at first."""
         try:
             added = await self._database.write(
                 manifests.add_missing, name="manifest.writer.ManifestWriter.add_missing"
             )
         except (SQLAlchemyError, OSError):
             _log.exception("manifests_not_added")
-            return
+            return False
         if added:
             _log.info("manifests_added", tasks=added)
+        return True
 
     async def _start_due(self) -> float:
         """Starts what is due and fits. Returns after how many seconds to look again without a wake."""
