@@ -36,7 +36,7 @@ OTHER = "other"
 OTHER_TASK = "2000"
 
 # Tests of stores that fail must not wait for patience that real stores deserve.
-QUICK = S3Limits(call_seconds=1.0, least_bytes_per_second=32 << 20, attempts=1)
+QUICK = S3Limits(call_seconds=2.0, least_bytes_per_second=1 << 20, attempts=1)
 
 Hook = Callable[[UnitOfWork, str, str], Awaitable[None]]
 T = TypeVar("T")
