@@ -32,6 +32,8 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "spool.remove_folder": "an empty folder of a dead worker is removed",
     # Stores.
     "disk.appear": "an object that is whole gets its name in the folder of a disk store",
+    "disk.forget": "what an attempt to write an object of a disk store left is removed",
+    "disk.abort": "a multipart upload of a disk store is removed",
     "disk.delete": "an object of a disk store is removed",
     "s3.put": "an object is sent in one request",
     "s3.put:after": "the object that was sent in one request is there, and nobody knows yet",
@@ -74,7 +76,7 @@ COMMITS: Final[Mapping[str, str]] = {
     "rooms.participants.Participants._mute.work": "a track is muted or unmuted",
     "rooms.participants.Participants._remove.work": "a participant is removed",
     "rooms.rooms.Rooms._close.work": "a room closes",
-    "rooms.rooms.Rooms._create.work": "a room is made",
+    "rooms.rooms.Rooms._open.work": "a room is made",
     "rooms.rooms.Rooms.answered_before": "a repeated order for a closed room is answered",
     "rpc.applications.ApplicationServicer.CreateApplication.work": "an application is made",
     "rpc.applications.ApplicationServicer.UpdateApplication.work": "an application is changed",

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from roomtape_service import failpoints
 from roomtape_service.storage.disk_parts import DiskParts
 from roomtape_service.storage.part import PART_BYTES
 from roomtape_service.storage.store import (
@@ -37,6 +38,7 @@ _COPY_BYTES = 1 << 20
 _CALL_SECONDS = 60.0
 _LEAST_BYTES_PER_SECOND = 1 << 20
 _PARTS = ".parts"
+_PART_NAME_DIGITS = 32
 _STALE_PART_SECONDS = 24 * 3600.0
 _MAX_NAME_BYTES = 255
 
@@ -124,7 +126,7 @@ class DiskStore:
         await _in_thread(self._remove_stale_parts, _CALL_SECONDS, now_seconds)
 
     def _put(self, key: str, source: Path, target: Path, sha256: str) -> StoredObject:
-        part = self._new_part()
+        part = self._new_part(key)
         try:
             try:
                 reader = source.open("rb")
@@ -154,7 +156,7 @@ class DiskStore:
         return stored
 
     def _put_bytes(self, key: str, data: bytes, target: Path) -> StoredObject:
-        part = self._new_part()
+        part = self._new_part(key)
         try:
             with part.open("xb") as writer:
                 writer.write(data)
@@ -184,15 +186,20 @@ class DiskStore:
         self._parts.forget(upload_id)
         return stored
 
-    def _new_part(self) -> Path:
-        part = self._top / _PARTS / secrets.token_hex(16)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        return part
+    def _new_part(self, key: str) -> Path:
+        """Where an object is written. What an attempt left that ended with its process goes."""
+        folder, name = self._top / _PARTS, hashlib.sha256(key.encode()).hexdigest()[:_PART_NAME_DIGITS]
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{name}-*"):
+            failpoints.hit("disk.forget")
+            left.unlink(missing_ok=True)
+        return folder / f"{name}-{secrets.token_hex(8)}"
 
     def _appear(self, part: Path, target: Path) -> None:
         """Gives a file that is synced its name, so that a crash leaves it there or here."""
         is_new_folder = not target.parent.is_dir()
         target.parent.mkdir(parents=True, exist_ok=True)
+        failpoints.hit("disk.appear")
         part.rename(target)
         _sync(target.parent)
         if is_new_folder:
@@ -218,6 +225,7 @@ class DiskStore:
 
     def _delete(self, path: Path) -> None:
         with suppress(FileNotFoundError):
+            failpoints.hit("disk.delete")
             path.unlink()
         for folder in path.parents:
             if folder == self._top:
@@ -232,6 +240,7 @@ class DiskStore:
             for part in (self._top / _PARTS).iterdir():
                 age_seconds = now_seconds - part.stat().st_mtime
                 if age_seconds > _STALE_PART_SECONDS and not self._parts.owns(part):
+                    failpoints.hit("disk.forget")
                     part.unlink(missing_ok=True)
 
 

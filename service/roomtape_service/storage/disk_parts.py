@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from roomtape_service import failpoints
 from roomtape_service.storage.store import BegunParts, PartsMissing, StoreRefused
 
 __all__ = ["DiskParts"]
@@ -89,6 +90,7 @@ class DiskParts:
     def forget(self, upload_id: str) -> None:
         """The upload's file was renamed."""
         if _UPLOAD_ID.fullmatch(upload_id):
+            failpoints.hit("disk.forget")
             self._key_path(upload_id).unlink(missing_ok=True)
 
     def abort(self, key: str, upload_id: str) -> None:
@@ -97,6 +99,7 @@ class DiskParts:
             self._plan(key, upload_id)
         except PartsMissing:
             return
+        failpoints.hit("disk.abort")
         (self._folder / upload_id).unlink(missing_ok=True)
         self._key_path(upload_id).unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import quote, urlencode, urlsplit
 
+from roomtape_service import failpoints
 from roomtape_service.storage.bucket import Bucket, S3Limits
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.clients import Account, S3Client, S3Clients
@@ -101,16 +102,19 @@ class S3Store:
         return stored
 
     async def begin_parts(self, key: str, content_type: str, *, part_bytes: int = PART_BYTES) -> str:
+        failpoints.hit("s3.begin")
         answer = await self._calls.call(
             "multipart",
             lambda s3: s3.create_multipart_upload(
                 Bucket=self._bucket, Key=key, ContentType=content_type, **self._wishes()
             ),
         )
+        failpoints.hit("s3.begin:after")
         return str(answer["UploadId"])
 
     async def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> str:
         md5 = await asyncio.to_thread(_md5, data)
+        failpoints.hit("s3.part")
         try:
             answer = await self._calls.call(
                 "multipart",
@@ -131,12 +135,14 @@ class S3Store:
                     error.code, f"The store has part {number} of {key} and replaces none. All are sent again."
                 ) from error
             raise
+        failpoints.hit("s3.part:after")
         return str(answer["ETag"])
 
     async def complete_parts(
         self, key: str, upload_id: str, tags: Mapping[int, str], size_bytes: int
     ) -> StoredObject:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(tags.items())]
+        failpoints.hit("s3.complete")
         try:
             await self._calls.call(
                 "multipart",
@@ -153,11 +159,13 @@ class S3Store:
             if stored.size_bytes != size_bytes:
                 raise
             return stored
+        failpoints.hit("s3.complete:after")
         stored = await self.head(key)
         check_size(stored, size_bytes)
         return stored
 
     async def abort_parts(self, key: str, upload_id: str) -> None:
+        failpoints.hit("s3.abort")
         with suppress(PartsMissing, ObjectMissing):
             await self._calls.call(
                 "multipart",
@@ -252,6 +260,7 @@ class S3Store:
             raise
 
     async def delete(self, key: str) -> None:
+        failpoints.hit("s3.delete")
         with suppress(ObjectMissing):
             await self._calls.call("delete", lambda s3: s3.delete_object(Bucket=self._bucket, Key=key))
 
@@ -264,6 +273,7 @@ class S3Store:
         )
 
     async def _put_object(self, key: str, data: bytes, md5: str, sha256: str, content_type: str) -> None:
+        failpoints.hit("s3.put")
         await self._calls.call(
             "put",
             lambda s3: s3.put_object(
@@ -277,6 +287,7 @@ class S3Store:
             ),
             len(data),
         )
+        failpoints.hit("s3.put:after")
 
     def _list_uploads(self, parameters: Mapping[str, str], s3: S3Client) -> Awaitable[Mapping[str, object]]:
         return s3.list_multipart_uploads(Bucket=self._bucket, **parameters)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from roomtape_service import failpoints
 from roomtape_service.recording import protocol
 from roomtape_service.recording.front.held import HeldBatch
 from roomtape_service.recording.front.track import FeedTrack, TrackFacts
@@ -97,6 +98,7 @@ def keep_departed(spool_root: Path, track: DepartedTrack, *, waits_for_disk: boo
         if waits_for_disk:
             file.flush()
             os.fdatasync(file.fileno())
+    failpoints.hit("departed.keep")
     unfinished.rename(path)
     return path
 
@@ -107,6 +109,7 @@ def load_departed(spool_root: Path) -> list[tuple[Path, DepartedTrack]]:
     found = []
     for path in folder.glob(f"*{_UNFINISHED}"):
         with suppress(OSError):
+            failpoints.hit("departed.forget")
             path.unlink()
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from roomtape_service import failpoints
 from roomtape_service.recording import protocol
 from roomtape_service.recording.front.departed import departed_track, keep_departed, load_departed
 from roomtape_service.recording.front.feed import FeedFacts, RoomFeed, TrackIndex
@@ -150,6 +151,7 @@ class WorkerPool:
             feed = self._feeds.get(departed.room_key)
             if feed is None or not feed.take_up(departed, path):
                 with suppress(OSError):
+                    failpoints.hit("departed.forget")
                     path.unlink()
 
     def register(self, feed: RoomFeed, recording_id: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from roomtape_service import failpoints
 from roomtape_service.recording import protocol
 from roomtape_service.recording.front.held import HeldFrames
 
@@ -52,6 +53,7 @@ class FeedTrack:
     def drop_kept(self) -> None:
         """What was kept is in every recording, or comes again."""
         if self.kept is not None:
+            failpoints.hit("departed.forget")
             self.kept.unlink(missing_ok=True)
             self.kept = None
 
