@@ -324,7 +324,7 @@ class Node:
         )
 
     async def _mend(self, row: SegmentRow) -> bool:
-        return await self._facts.mend(row)
+        return await (self._joins if row.joined else self._facts).mend(row)
 
     def _spool_refused(self) -> None:
         self._spool_watch.refused()

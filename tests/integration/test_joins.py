@@ -380,6 +380,28 @@ async def test_a_joined_file_can_be_given_up(library: Library, weed: WeedServer)
     assert not list((library.spool_dir / JOINED_NAME).iterdir())
 
 
+@pytest.mark.parametrize("damage", ["truncated", "removed"])
+async def test_a_joined_file_that_the_disk_loses_may_be_ordered_again(library: Library, damage: str) -> None:
+    await _recorded(library)
+    ordered = await _join(library)
+    async with library.joining():
+        spooled = segment_pb2.SEGMENT_STATE_SPOOLED
+        await eventually(lambda: _is(library, ordered.file_id, spooled), "it is made")
+    row = await library.database.read(lambda rows: segments.find_segment(rows, APP, ordered.file_id))
+    assert row is not None
+    assert not await library.joins.mend(row)
+    (path,) = (library.spool_dir / JOINED_NAME).iterdir()
+    if damage == "removed":
+        path.unlink()
+    else:
+        os.truncate(path, 100)
+    assert await library.joins.mend(row)
+    (event,) = await events_of_type(library.database, event_pb2.EVENT_TYPE_SEGMENT_LOST)
+    assert (event.task_id, event.segment.segment.file_id) == ("", ordered.file_id)
+    assert not path.exists()
+    assert (await _join(library)).file_id != ordered.file_id
+
+
 def _children() -> list[int]:
     """The joining processes of this one."""
     found = []

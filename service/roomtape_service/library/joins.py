@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import hashlib
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
@@ -34,6 +35,7 @@ from roomtape_service.database.segments import (
 )
 from roomtape_service.database.tasks import find_task
 from roomtape_service.database.unit_of_work import UnitOfWork
+from roomtape_service.database.uploads import forget_spool_file
 from roomtape_service.events.build import segment_event
 from roomtape_service.ids import Ids
 from roomtape_service.library.join_plan import JoinPlan, NotJoinableError, plan_join
@@ -60,7 +62,6 @@ JOINED_NAME: Final = ".joined"
 _FOLDER_MODE = 0o750
 _READ_BYTES = 4 << 20
 _LOOK_SECONDS = 10.0
-_RECORDING = segment_pb2.SEGMENT_STATE_RECORDING
 _CONTAINERS = {
     media_pb2.CONTAINER_MP3: Container.MP3,
     media_pb2.CONTAINER_OGG: Container.OGG,
@@ -142,6 +143,21 @@ class Joins:
     def wake(self) -> None:
         """There may be an order."""
         self._wake.set()
+
+    async def mend(self, row: SegmentRow) -> bool:
+        """Upload found a file that was made to be another than it was, or gone: it is LOST, and may be ordered again.
+
+        Returns whether it was so. Raises OSError, and what the database raises.
+        """
+        assert row.spool_path is not None
+        path = Path(row.spool_path)
+        if await asyncio.to_thread(_sha256, path) == row.sha256:
+            return False
+        await self._lose(
+            row, _Lost("SourceDamaged", f"{path} is gone, or not what was made. Order it again.")
+        )
+        await asyncio.to_thread(_remove, path)
+        return True
 
     def statistics(self) -> JoinStatistics:
         """A snapshot."""
@@ -306,9 +322,10 @@ class Joins:
         async def lose(uow: UnitOfWork) -> None:
             await uow.lock_application(row.app_id)
             current = await find_segment(uow.connection, row.app_id, row.file_id)
-            if current is None or current.state != _RECORDING:
+            if current is None or current.state >= segment_pb2.SEGMENT_STATE_UPLOADED:
                 return
             await set_state(uow.connection, row.file_id, segment_pb2.SEGMENT_STATE_LOST)
+            await forget_spool_file(uow.connection, row.file_id)
             lost = await find_segment(uow.connection, row.app_id, row.file_id)
             assert lost is not None
             event = segment_event(event_pb2.EVENT_TYPE_SEGMENT_LOST, row.app_id, segment_message(lost))
@@ -324,6 +341,14 @@ class Joins:
         seconds = wait_seconds(reason, failures, self._random)
         self._next_ns[row.file_id] = self._clock.now_ns() + round(seconds * NANOSECONDS)
         _log.warning("join_delayed", app_id=row.app_id, file_id=row.file_id, error=str(error))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
 def _remove(path: Path) -> None:
