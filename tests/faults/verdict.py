@@ -14,6 +14,7 @@ import numpy as np
 from roomtape.v1 import event_pb2, media_pb2, segment_pb2
 from tests.faults.cast import SCENES, Behaviour, Role, Scene, role_name
 from tests.faults.diary import PublishedFrame, read_acknowledged, read_frames
+from tests.faults.manifests import judge_manifests
 from tests.faults.run import Outcome
 from tests.faults.sound import Found, find_exactly, find_like
 from tests.faults.stores import FaultyStore
@@ -115,6 +116,7 @@ def judge(outcome: Outcome, store: FaultyStore, data_dir: Path) -> Figures:
                     problems.append(f"{role_name(scene, role)}: {error}")
     problems += _judge_order(outcome, figures)
     problems += _judge_store(outcome, store, figures)
+    problems += judge_manifests(store, outcome.tasks.values())
     problems += _judge_spool(data_dir)
     assert not problems, "\n".join(problems)
     return figures
