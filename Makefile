@@ -11,7 +11,7 @@ TYPED := service/roomtape_service clients/python/roomtape/client tests tools
 NODE_MODULES := $(if $(wildcard clients/node/package.json),clients/node/node_modules/.stamp)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-system lint proto proto-check proto-release test-oldest pyright pins bench clean
+.PHONY: help demo test test-faults test-system lint proto proto-check proto-release test-oldest pyright pins bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: .venv/.service ## record a room on this machine, from nothing
 
 test: .venv/.dev ## unit, integration, property and fault tests
 	$(BIN)/pytest tests -m 'not system' $(PYTEST_ARGS)
+
+test-faults: .venv/.dev ## 100 kills a store; FAULTS_KILLS, FAULTS_SEED and FAULTS_STORE choose others
+	FAULTS_KILLS=$${FAULTS_KILLS:-100} $(BIN)/pytest tests/faults -rA $(PYTEST_ARGS)
 
 test-system: .venv/.dev $(NODE_MODULES) pyright test-oldest ## whole processes with real peers, stores and databases
 	$(BIN)/pytest tests/system $(PYTEST_ARGS)
