@@ -30,6 +30,9 @@ class Restarts:
     attempts: int = 5
 
 
+_NOT_STARTED = -1
+"""In place of an exit code."""
+
 # A child that was killed, or whose node was, is not to blame.
 _BLAMELESS = frozenset({-signal.SIGKILL, EXIT_NODE_GONE})
 
@@ -72,15 +75,26 @@ class KeptProcess:
         self._of_use = on_output is None
 
     async def run(self) -> None:
-        """Starts the child, again and again, until `end`. Raises ChildGaveUp."""
+        """Starts the child, again and again, until `end`.
+
+        Raises ChildGaveUp, and OSError when a child that was of no use yet can't be started.
+        """
         loop = asyncio.get_running_loop()
         early = 0
         while not self._ending.is_set():
-            command = await self._unless_ending(self._prepare())
-            if command is None:
-                return
             started = loop.time()
-            code = await self._live(command)
+            try:
+                command = await self._unless_ending(self._prepare())
+                if command is None:
+                    return
+                started = loop.time()
+                code = await self._live(command)
+            except OSError as error:
+                if not self._of_use:
+                    raise
+                # The disk is full, or the machine has no process to give: that passes.
+                self._log.error("child_not_started", child=self._name, error=str(error))
+                code = _NOT_STARTED
             lived = loop.time() - started
             if self._ending.is_set():
                 return

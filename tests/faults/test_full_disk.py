@@ -149,3 +149,31 @@ async def test_a_disk_that_is_full_to_the_last_byte_costs_no_sample(tmp_path: Pa
             assert await events(client, event_pb2.EVENT_TYPE_GAP) == []
             reasons = {each.warning.reason for each in await events(client, event_pb2.EVENT_TYPE_WARNING)}
             assert error_pb2.ERROR_REASON_SPOOL_FULL in reasons
+
+
+@pytest.mark.skipif(not can_mount(), reason="only root can mount")
+async def test_a_node_that_dies_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", DISK_BYTES) as disk:
+        async with (
+            running_server(disk.folder, spool_reserve_bytes=RESERVE_BYTES) as server,
+            Client(server.target) as client,
+        ):
+            task_id = await start(client)
+            async with speaking(client) as voice:
+                disk.fill()
+                await until_silent(voice)
+                node = server.node()
+                assert node is not None
+                node.kill()
+                await eventually(lambda: server.node() not in (None, node), "another node is started")
+                # It dies once more, and finds no room once more.
+                second = server.node()
+                assert second is not None
+                second.kill()
+                await eventually(lambda: server.node() not in (None, second), "a third one is started")
+                disk.empty()
+                await voice.goes_on()
+                await voice.stop()
+            segments = await finish(client, task_id)
+            assert_nothing_missing(segments, voice.frames)
+            assert not list((server.data_dir / "spool").glob("aside/*"))
