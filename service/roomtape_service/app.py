@@ -58,12 +58,13 @@ from roomtape_service.storage.secrets import SecretBox, load_or_create_key
 from roomtape_service.storage.stores import Stores
 from roomtape_service.storage.upload import Uploads
 from roomtape_service.tasks.facts import Facts
-from roomtape_service.tasks.holding import Holding
+from roomtape_service.tasks.holding import RESUME_WAIT_NS, Holding
 from roomtape_service.tasks.orders import TaskOrders
 from roomtape_service.tasks.restore import restore
 from roomtape_service.tasks.segments import SegmentFacts
 from roomtape_service.tasks.spool_guard import SpoolGuard
 from roomtape_service.tasks.tasks import Tasks
+from roomtape_service.tasks.unended import Unended
 
 __all__ = ["CLOCK_NAME", "SOCKET_NAME", "Node"]
 
@@ -128,11 +129,11 @@ class Node:
             self._facts,
             self._rooms,
             self._tasks,
+            self._unended,
             self._clock,
-            anchor.offset_ns if anchor else None,
+            anchor.now_ns() if anchor else None,
         )
-        ClockAnchor.keep(settings.data_dir / CLOCK_NAME, self._clock.offset_ns)
-        await self._pool.take_up_departed()
+        ClockAnchor.keep(settings.data_dir / CLOCK_NAME, self._clock.now_ns())
         await asyncio.to_thread(remove_empty_folders, settings.spool_dir)
         await self._abandoning.take_up()
         await self._log.start()
@@ -144,6 +145,7 @@ class Node:
             asyncio.create_task(self._uploads.run(), name="uploads"),
             asyncio.create_task(self._manifests.run(), name="manifests"),
             asyncio.create_task(self._holding.run(), name="holding"),
+            asyncio.create_task(self._unended.run(), name="unended"),
             asyncio.create_task(self._retention.run(), name="retention"),
             asyncio.create_task(self._spool_watch.run(), name="spool-watch"),
             asyncio.create_task(self._removals.run(), name="removals"),
@@ -264,6 +266,9 @@ class Node:
         )
         self._rooms.listen(self._tasks)
         self._rooms.listen(self._orders)
+        self._unended = Unended(
+            self._database, self._pool, self._rooms, self._tasks, self._clock, wait_ns=RESUME_WAIT_NS
+        )
         self._holding = Holding(self._rooms, self._participants, self._tasks, self._orders, clock)
         self._retention = Retention(
             self._database,

@@ -51,19 +51,14 @@ class SteadyClock:
     def monotonic_ns(self) -> int:
         return self._clock.monotonic_ns()
 
-    @property
-    def offset_ns(self) -> int:
-        """From the monotonic clock, which all processes of a machine share until it starts anew, to this one."""
-        return self.now_ns() - self.monotonic_ns()
-
-    def go_on(self, reached_ns: int, offset_ns: int | None) -> int:
-        """It was `reached_ns` already, so it is that now at least; with `offset_ns` it is as exactly as it was.
+    def go_on(self, reached_ns: int, kept_ns: int | None) -> int:
+        """It was `reached_ns` already, so it is that now at least; it is `kept_ns`, if that is known.
 
         Returns by how much this moved it.
         """
         moved_ns = self._moved_ns
-        if offset_ns is not None:
-            self._moved_ns += offset_ns - self.offset_ns
+        if kept_ns is not None:
+            self._moved_ns += kept_ns - self.now_ns()
         self._moved_ns += max(0, reached_ns - self.now_ns())
         return self._moved_ns - moved_ns
 

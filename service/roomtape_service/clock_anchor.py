@@ -1,10 +1,11 @@
 """Where this machine's UTC stood, kept so that a new process finds the time of rooms where the last one left it.
 
-The machine's clock may have been set between the two. Its monotonic clock was not, until the machine starts anew.
+The machine's clock may have been set between the two. The time since the machine started was not.
 """
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,10 +19,14 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class ClockAnchor:
-    """UTC was the monotonic clock plus `offset_ns` while the machine had this `boot_id`."""
+    """UTC was the time since the machine's start, when it had this `boot_id`, plus `offset_ns`."""
 
     boot_id: str
     offset_ns: int
+
+    def now_ns(self) -> int:
+        """UTC now, if nobody had set the clock."""
+        return _since_boot_ns() + self.offset_ns
 
     @staticmethod
     def read(path: Path) -> "ClockAnchor | None":
@@ -34,13 +39,13 @@ class ClockAnchor:
         return anchor if anchor.boot_id == _boot_id() else None
 
     @staticmethod
-    def keep(path: Path, offset_ns: int) -> None:
-        """Replaces what was kept. Where machines don't tell their starts apart, nothing is. Raises OSError."""
+    def keep(path: Path, now_ns: int) -> None:
+        """UTC is `now_ns`. Where machines don't tell their starts apart, nothing is kept. Raises OSError."""
         boot_id = _boot_id()
         if not boot_id:
             return
         draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(asdict(ClockAnchor(boot_id, offset_ns))))
+        draft.write_text(json.dumps(asdict(ClockAnchor(boot_id, now_ns - _since_boot_ns()))))
         failpoints.hit("clock.keep")
         os.replace(draft, path)
 
@@ -50,3 +55,8 @@ def _boot_id() -> str:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:
         return ""
+
+
+def _since_boot_ns() -> int:
+    # Of all clocks this one counts on while a machine sleeps. Systems without it have no id of their start either.
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -1,38 +1,30 @@
 """What a node takes up again when it starts: rooms, participants, tasks and recordings of the node before it."""
 
-import json
 from collections import defaultdict
-from collections.abc import Sequence
 from functools import partial
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from roomtape.v1 import task_pb2
 from roomtape_service.clock import NANOSECONDS, SteadyClock
 from roomtape_service.database import applications as application_rows
 from roomtape_service.database import participants as participant_rows
 from roomtape_service.database import recordings as recording_rows
 from roomtape_service.database import rooms as room_rows
-from roomtape_service.database import segments as segment_rows
 from roomtape_service.database import tasks as task_rows
 from roomtape_service.database.database import Database
-from roomtape_service.database.recordings import RecordingRow
 from roomtape_service.database.tasks import TaskRow
-from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.recording.front.pool import WorkerPool
 from roomtape_service.recording.front.recording import FeedRecording
-from roomtape_service.recording.protocol import Resume
 from roomtape_service.rooms.membership import audio_tracks
 from roomtape_service.rooms.room import LiveRoom
 from roomtape_service.rooms.rooms import Rooms
 from roomtape_service.rules.profiles import profile_of
 from roomtape_service.rules.scope import desired_recordings
-from roomtape_service.tasks.completion import end_recording
 from roomtape_service.tasks.facts import Facts
-from roomtape_service.tasks.outages import expect_back, tell_unfinished
+from roomtape_service.tasks.outages import expect_back
 from roomtape_service.tasks.task import LiveTask, task_proto
 from roomtape_service.tasks.tasks import Tasks, recording_key
+from roomtape_service.tasks.unended import Unended, load_resume_points
 
 __all__ = ["restore"]
 
@@ -48,23 +40,24 @@ async def restore(
     facts: Facts,
     rooms: Rooms,
     tasks: Tasks,
+    unended: Unended,
     clock: SteadyClock,
-    offset_ns: int | None,
+    kept_ns: int | None,
 ) -> None:
     """Finishes what the last node left, and goes on with what it was doing.
 
     1. The spool comes first: it knows more of the last second than the database.
-    2. The clock: if the machine's was set, the time of rooms that are recorded goes on from where it was, as the last
-       node's `offset_ns` from the monotonic clock says. Behind what is recorded there is no place for anything.
+    2. The clock: if the machine's was set, the time of rooms that are recorded goes on from where it was, as
+       `kept_ns` says, UTC by the last node's clock. Behind what is recorded there is no place for anything.
     3. Rooms and the participants who may come back.
-    4. Stopped tasks: nothing is recorded for them any more, so what is on the spool is all there is.
-    5. Running tasks, their recordings at their resume points.
+    4. Tasks, running and stopped, their recordings at their resume points.
+    5. Those who left, as far as some recording lacks them; then stopped recordings that lack nothing end.
 
     What can't be taken up of these is told in the log, and keeps nothing else from going on.
     """
     await facts.store_recovered(await pool.recover_spool())
     if reached_ns := await database.read(room_rows.reached_ns):
-        moved_ns = clock.go_on(reached_ns, offset_ns)
+        moved_ns = clock.go_on(reached_ns, kept_ns)
         if abs(moved_ns) > _NEWS_NS:
             log.warning("clock_was_set", seconds=-moved_ns / NANOSECONDS)
     room_list = await database.read(room_rows.open_rooms)
@@ -78,28 +71,25 @@ async def restore(
             log.exception("room_not_restored", room_key=row.room_key)
     for task in await database.read(task_rows.unfinished_tasks):
         try:
-            await _take_up(database, task, rooms, tasks)
+            await _take_up(database, task, rooms, tasks, unended)
         except Exception:
             log.exception("task_not_restored", task_id=task.task_id)
+    for room in rooms.everywhere():
+        _acknowledge(room)
+    await pool.take_up_departed()
+    await unended.settle()
     log.info("restored", rooms=len(room_list), tasks=len(tuple(tasks.running())))
 
 
-async def _take_up(database: Database, task: TaskRow, rooms: Rooms, tasks: Tasks) -> None:
+async def _take_up(database: Database, task: TaskRow, rooms: Rooms, tasks: Tasks, unended: Unended) -> None:
     if task.state == task_pb2.TASK_STATE_FINALIZING:
-        await database.write(partial(_finish, task), name="tasks.restore.finish")
+        await unended.take_up(task)
         return
     room = rooms.by_key(task.room_key)
     if room is None:
         log.error("task_without_room", task_id=task.task_id, room_key=task.room_key)
         return
     await _resume(database, task, room, tasks)
-
-
-async def _finish(task: TaskRow, uow: UnitOfWork) -> None:
-    for recording in await recording_rows.recordings_of_task(uow.connection, task.task_id):
-        if recording.end_ns is None:
-            await tell_unfinished(uow, task, recording)
-        await end_recording(uow, recording.recording_id)
 
 
 async def _resume(database: Database, row: TaskRow, room: LiveRoom, tasks: Tasks) -> None:
@@ -113,27 +103,17 @@ async def _resume(database: Database, row: TaskRow, room: LiveRoom, tasks: Tasks
     for recording in recordings:
         tracks = desired.get(recording_key(recording), ())
         feed_recording = FeedRecording(tasks.facts_of(task, room, recording))
-        await database.read(partial(_load_resume_points, recording, feed_recording))
+        await database.read(partial(load_resume_points, recording, feed_recording))
         feed_recording.tracks = tuple(track.key for track in tracks)
         resumed.append(feed_recording)
-    _acknowledge(room, resumed)
     await database.read(partial(expect_back, task.proto, room, resumed))
     tasks.add(task)
     tasks.resume(task, room, recordings, resumed)
 
 
-async def _load_resume_points(
-    recording: RecordingRow, feed_recording: FeedRecording, connection: AsyncConnection
-) -> None:
-    rows = await segment_rows.segments_of_recording(connection, recording.recording_id)
-    for row in rows:
-        resume = {key: Resume(*values) for key, values in json.loads(row.resume).items()}
-        end_ns = row.end_ns if row.end_ns is not None else row.start_ns
-        feed_recording.continue_after(row.segment_id, end_ns, resume)
-
-
-def _acknowledge(room: LiveRoom, recordings: Sequence[FeedRecording]) -> None:
+def _acknowledge(room: LiveRoom) -> None:
     """A returning publisher must send again all that some recording lacks."""
+    recordings = room.feed.recordings.values()
     for key, track in room.feed.tracks.items():
         taking = [recording for recording in recordings if key in recording.tracks]
         if taking:
