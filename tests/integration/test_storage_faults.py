@@ -70,10 +70,6 @@ def _connections(port: int) -> list[object]:
     return [connection for connection in found if connection.raddr[1:] == (port,)]
 
 
-def _is_complete(request: web.Request) -> bool:
-    return request.method == "POST" and "uploadId" in request.query
-
-
 @pytest.fixture
 def silent_port() -> Iterator[int]:
     """A port where connections are taken, and nobody ever reads or writes."""
@@ -129,38 +125,6 @@ async def test_what_no_waiting_helps_is_not_tried_again(tmp_path: Path) -> None:
         assert len(server.requests) == 1
 
 
-async def test_a_lost_answer_of_the_completion(tmp_path: Path) -> None:
-    completions = 0
-
-    def fault(request: web.Request) -> web.Response | None:
-        nonlocal completions
-        if not _is_complete(request):
-            return None
-        completions += 1
-        if completions == 1:
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
-        return _error(404, "NoSuchUpload")
-
-    async with _faulty(tmp_path, fault) as (store, _):
-        await _put(store, tmp_path, LARGE_BYTES)
-    assert completions == 2
-
-
-async def test_an_error_with_status_200(tmp_path: Path) -> None:
-    completions = 0
-
-    def fault(request: web.Request) -> web.Response | None:
-        nonlocal completions
-        completions += _is_complete(request)
-        return _error(200, "InternalError") if _is_complete(request) and completions == 1 else None
-
-    async with _faulty(tmp_path, fault) as (store, _):
-        await _put(store, tmp_path, LARGE_BYTES)
-    assert completions == 2
-
-
 @pytest.mark.parametrize("size_bytes", [SMALL_BYTES, LARGE_BYTES])
 @pytest.mark.parametrize("is_size", [True, False])
 async def test_a_store_that_has_something_else(tmp_path: Path, size_bytes: int, is_size: bool) -> None:
@@ -174,50 +138,3 @@ async def test_a_store_that_has_something_else(tmp_path: Path, size_bytes: int, 
     async with _faulty(tmp_path, fault) as (store, _):
         with pytest.raises(ObjectDiffers):
             await _put(store, tmp_path, size_bytes)
-
-
-async def test_parts_that_cannot_be_sent_are_not_left_behind(tmp_path: Path) -> None:
-    def fault(request: web.Request) -> web.Response | None:
-        return _error(400, "EntityTooSmall") if "partNumber" in request.query else None
-
-    async with _faulty(tmp_path, fault) as (store, server):
-        with pytest.raises(StoreRefused):
-            await _put(store, tmp_path, LARGE_BYTES)
-        last = server.requests[-1]
-        assert (last.method, "uploadId=upload-1" in last.target) == ("DELETE", True)
-
-
-async def test_what_an_earlier_process_began_is_aborted(tmp_path: Path) -> None:
-    def fault(request: web.Request) -> web.Response | None:
-        if request.method != "GET":
-            return None
-        left = "".join(
-            f"<Upload><Key>{key}</Key><UploadId>{upload_id}</UploadId></Upload>"
-            for key, upload_id in ((KEY, "old-1"), (f"{KEY}.other", "old-2"))
-        )
-        text = f"<ListMultipartUploadsResult>{left}</ListMultipartUploadsResult>"
-        return web.Response(text=text, content_type="application/xml")
-
-    async with _faulty(tmp_path, fault) as (store, server):
-        await _put(store, tmp_path, LARGE_BYTES)
-        aborted = [request.target for request in server.requests if request.method == "DELETE"]
-        assert len(aborted) == 1
-        assert "uploadId=old-1" in aborted[0]
-
-
-async def test_cancelling_leaves_no_parts(tmp_path: Path) -> None:
-    begun = asyncio.Event()
-
-    def fault(request: web.Request) -> web.Response | None:
-        if "partNumber" in request.query:
-            begun.set()
-            return _error(503, "SlowDown")
-        return None
-
-    async with _faulty(tmp_path, fault) as (store, server):
-        put = asyncio.create_task(_put(store, tmp_path, LARGE_BYTES))
-        await begun.wait()
-        put.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await put
-        assert server.requests[-1].method == "DELETE"
