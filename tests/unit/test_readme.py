@@ -123,6 +123,7 @@ def test_the_table_of_vendors_is_that_of_the_code() -> None:
         assert set(re.findall("`(.*?)`", classes)) == vendor.storage_classes
         assert (classes == "the bucket's") == (not vendor.storage_classes)
         assert tags == ("yes" if vendor.has_tags else "no")
+        assert f"`{vendor.internal_endpoint}`" in README or not vendor.internal_endpoint
 
 
 def test_links_lead_somewhere() -> None:
