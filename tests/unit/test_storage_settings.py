@@ -368,6 +368,8 @@ def test_sources_are_those_that_the_application_may_use() -> None:
         ("token", HOUR_NS + 1, None),
         ("", HOUR_NS + 1, "belongs to a session_token"),
         ("token", HOUR_NS, "has passed"),
+        ("token", -HOUR_NS, "is no time"),
+        ("token", 253_402_300_800 * 10**9, "is no time"),
     ],
 )
 def test_credentials_that_expire(token: str, expire_ns: int, says: str | None) -> None:

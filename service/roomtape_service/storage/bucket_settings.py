@@ -22,6 +22,8 @@ _URL_TEXT = re.compile(r"[\x21-\x7e]{1,512}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 _CLASS = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+# 9999-12-31T23:59:59Z, the end of what a Timestamp may say.
+_LAST_SECOND = 253_402_300_799
 _MAX_TAGS = 10
 _TAG_KEY = re.compile(r"[A-Za-z0-9+\-=._:/@]{1,128}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9+\-=._:/@]{0,256}")
@@ -82,7 +84,9 @@ def _credentials(
         yield "credentials.session_token.value", "has spaces or characters that no token has"
     if credentials.HasField("expire_time"):
         expire_time = credentials.expire_time
-        if not token:
+        if not 0 <= expire_time.nanos < NANOSECONDS or not 0 <= expire_time.seconds <= _LAST_SECOND:
+            yield "credentials.expire_time", "is no time of the years 1970 to 9999"
+        elif not token:
             yield "credentials.expire_time", "belongs to a session_token; set that too, or leave both out"
         elif expire_time.seconds * NANOSECONDS + expire_time.nanos <= offer.now_ns:
             yield "credentials.expire_time", "has passed; set credentials that are still valid"
