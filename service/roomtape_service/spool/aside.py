@@ -61,6 +61,8 @@ def set_aside(
     spool_root: Path, path: Path, fault: str, *, recording_id: str = "", segment: int = -1
 ) -> Damage:
     """Moves a file or a folder aside that recovery can't use. What can't be moved is left where it is; never raises."""
+    if not os.path.lexists(path):
+        return Damage(path, fault, None, recording_id, segment)
     try:
         kept = _free_name(_folder(spool_root), path)
         failpoints.hit("recovery.aside")
