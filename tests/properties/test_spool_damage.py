@@ -156,7 +156,7 @@ def damage(root: Path, data: st.DataObject) -> dict[str, str]:
     return hit
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_what_is_whole_survives_and_nothing_stops_the_rest(
     spool: Spool, tmp_path: Path, data: st.DataObject
