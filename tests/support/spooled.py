@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -58,6 +59,7 @@ class TestSpool:
         self._database = database
         self._stores = stores
         self._count = 0
+        self._token = uuid4().hex
 
     async def add(
         self,
@@ -89,7 +91,8 @@ class TestSpool:
         """A recording with one segment that grows: empty files that are to become random bytes."""
         self._count += 1
         recording_id = f"recording{self._count}"
-        user_id = user_id or f"user{self._count}"
+        # Buckets are those of all tests.
+        user_id = user_id or f"user{self._count}-{self._token}"
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "lock").touch()
         (self.folder / f"{recording_id}-000000.journal").write_bytes(b"journal")
