@@ -21,6 +21,7 @@ can call:
 """
 
 import errno
+import functools
 import json
 import os
 import signal
@@ -110,6 +111,8 @@ def name_of(work: Callable[..., object]) -> str:
     """The name of a unit of work out of its function; empty while nothing is armed."""
     if _armed is None:
         return ""
+    while isinstance(work, functools.partial):
+        work = work.func
     return f"{work.__module__}.{work.__qualname__}".removeprefix(_PACKAGE).replace(".<locals>", "")
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.failpoints import SESSION_FILE
+
 __all__ = ["ServerProcess", "running_server"]
 
 _START_SECONDS = 60.0
@@ -34,6 +36,7 @@ class ServerProcess:
             "create_default_application": "app",
             "record_calls_per_second": 10_000,
             "record_calls_burst": 10_000,
+            **({"failpoints_file": SESSION_FILE} if SESSION_FILE.exists() else {}),
             **settings,
         }
         self._process: asyncio.subprocess.Process | None = None
