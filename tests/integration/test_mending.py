@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest_asyncio
 
 from roomtape.v1 import event_pb2, segment_pb2
-from roomtape_service.clock import ManualClock
 from roomtape_service.database import Database
 from roomtape_service.database.gaps import gaps_of_task
 from roomtape_service.database.recordings import RecordingRow, insert_recording
@@ -22,7 +21,7 @@ from roomtape_service.tasks.facts import Facts
 from roomtape_service.tasks.segments import SegmentFacts
 from tests.integration.test_facts import RECORDING, TASK, Disk
 from tests.support.audio import noise
-from tests.support.databases import APP, add_application, add_tasks
+from tests.support.databases import APP, add_tasks
 from tests.support.recorder import EPOCH_NS, SECOND
 from tests.support.spooled import events_of_type
 
@@ -76,10 +75,7 @@ class Complete:
 
 
 @pytest_asyncio.fixture
-async def complete(tmp_path: Path) -> AsyncIterator[Complete]:
-    database = Database(f"sqlite:///{tmp_path}/node.db", ManualClock())
-    await database.open()
-    await add_application(database, APP)
+async def complete(tmp_path: Path, database: Database) -> AsyncIterator[Complete]:
     await add_tasks(database, [TASK])
     recording = RecordingRow(RECORDING, TASK, APP, segment_pb2.RECORDING_KIND_SINGLE, "user", 1, None)
     await database.write(lambda unit: insert_recording(unit.connection, recording))
@@ -87,7 +83,6 @@ async def complete(tmp_path: Path) -> AsyncIterator[Complete]:
     segment.write()
     await segment.facts.store_recovered(await asyncio.to_thread(recover, segment.spool))
     yield segment
-    await database.aclose()
 
 
 async def kinds(database: Database) -> dict[str, int]:
