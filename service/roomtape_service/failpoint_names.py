@@ -106,11 +106,12 @@ COMMITS: Final[Mapping[str, str]] = {
     "tasks.facts.Facts.warning": "a warning is told",
     "tasks.modifying.Modifying.modify.before": "a repeated order to change an ended task is answered",
     "tasks.modifying.Modifying.modify.work": "a task is changed",
-    "tasks.restore.finish": "a stopped task of the last node ends",
     "tasks.spool_guard.SpoolGuard.warn": "applications are told that the spool is full, or nearly",
     "tasks.starting.Starting.start.before": "a repeated order to start is answered",
     "tasks.starting.Starting.start.work": "a task starts",
     "tasks.stopping.Stopping.expire.work": "a task ends for which nobody came back",
     "tasks.stopping.Stopping.stop.before": "a repeated order to stop is answered",
     "tasks.stopping.Stopping.stop.work": "a task is stopped",
+    "tasks.unended.Unended._finish.finish": "recordings end that the last node did not live to end, and lack nothing",
+    "tasks.unended.Unended._tell.tell": "what such recordings lack, and nobody sends, is told",
 }

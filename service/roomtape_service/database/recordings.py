@@ -1,6 +1,7 @@
 """Recordings as rows."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -8,12 +9,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape_service.database.tables import recordings
 
-__all__ = ["RecordingRow", "end_recording", "find_recording", "insert_recording", "recordings_of_task"]
+__all__ = [
+    "RecordingRow",
+    "end_recording",
+    "find_recording",
+    "insert_recording",
+    "recordings_of_task",
+    "stop_recordings",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingRow:
-    """A row of `recordings`; `user_id` is empty for the mix; times in UTC nanoseconds."""
+    """A row of `recordings`; `user_id` is empty for the mix; times in UTC nanoseconds.
+
+    `came` is JSON: by track, the newest sequence that had come when the task was stopped, where that was not safe yet.
+    None of a recording that was not stopped.
+    """
 
     recording_id: str
     task_id: str
@@ -22,6 +34,12 @@ class RecordingRow:
     user_id: str
     start_ns: int
     end_ns: int | None
+    came: str | None = None
+
+    @property
+    def came_until(self) -> Mapping[str, int]:
+        """`came` as it is meant; empty of a recording that was not stopped."""
+        return {str(key): int(sequence) for key, sequence in json.loads(self.came or "{}").items()}
 
 
 _COLUMNS = (
@@ -32,6 +50,7 @@ _COLUMNS = (
     recordings.c.user_id,
     recordings.c.start_ns,
     recordings.c.end_ns,
+    recordings.c.came,
 )
 
 
@@ -54,6 +73,17 @@ async def end_recording(connection: AsyncConnection, recording_id: str, end_ns: 
     condition = sa.and_(recordings.c.recording_id == recording_id, recordings.c.end_ns.is_(None))
     result = await connection.execute(sa.update(recordings).where(condition).values(end_ns=end_ns))
     return result.rowcount == 1
+
+
+async def stop_recordings(
+    connection: AsyncConnection, task_id: str, came: Mapping[str, Mapping[str, int]]
+) -> None:
+    """A task's recordings are to end with what has come; `came`, by recording, as `RecordingRow` has it."""
+    running = sa.and_(recordings.c.task_id == task_id, recordings.c.end_ns.is_(None))
+    await connection.execute(sa.update(recordings).where(running).values(came="{}"))
+    for recording_id, sequences in came.items():
+        chosen = recordings.c.recording_id == recording_id
+        await connection.execute(sa.update(recordings).where(chosen).values(came=json.dumps(dict(sequences))))
 
 
 async def find_recording(connection: AsyncConnection, recording_id: str) -> RecordingRow | None:

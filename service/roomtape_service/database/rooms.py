@@ -71,14 +71,14 @@ async def open_rooms(connection: AsyncConnection) -> Sequence[RoomRow]:
 
 
 async def reached_ns(connection: AsyncConnection) -> int:
-    """How far the time of rooms on an ARRIVAL clock has come that have running tasks: recorded until then, in UTC.
+    """How far the time of rooms on an ARRIVAL clock has come that have unfinished tasks: recorded until then, in UTC.
 
     0 without such rooms.
     """
     live = sa.and_(
         rooms.c.close_ns.is_(None),
         rooms.c.clock == room_pb2.ROOM_CLOCK_ARRIVAL,
-        tasks.c.state < task_pb2.TASK_STATE_FINALIZING,
+        tasks.c.state <= task_pb2.TASK_STATE_FINALIZING,
     )
     started = sa.select(sa.func.max(tasks.c.start_ns)).join(rooms, rooms.c.room_key == tasks.c.room_key)
     recorded = (

@@ -209,6 +209,8 @@ recordings = Table(
     Column("start_ns", BigInteger, nullable=False),
     Column("end_ns", BigInteger),
     Column("next_segment", Integer, nullable=False, server_default="0"),
+    # JSON: of each track that was not safe when the task was stopped, the newest sequence that had come. NULL before.
+    Column("came", Text),
     Index("ix_recordings_task", "task_id"),
 )
 

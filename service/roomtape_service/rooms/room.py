@@ -14,7 +14,7 @@ from roomtape_service.errors import Refusal
 from roomtape_service.recording.front.feed import RoomFeed
 from roomtape_service.recording.front.track import FeedTrack
 
-__all__ = ["Connection", "LiveParticipant", "LiveRoom", "LiveTrack", "timestamp", "track_key"]
+__all__ = ["Connection", "LiveParticipant", "LiveRoom", "LiveTrack", "timestamp", "track_key", "user_of"]
 
 
 class Connection(Protocol):
@@ -31,6 +31,11 @@ def track_key(user_id: str, publish_session_id: str, track_id: str) -> str:
     Users choose their session ids, and two may choose the same one. Only a user id may have a slash.
     """
     return f"{user_id}/{publish_session_id}/{track_id}"
+
+
+def user_of(key: str) -> str:
+    """The user whose track a `track_key` names."""
+    return key.rsplit("/", 2)[0]
 
 
 def timestamp(at_ns: int) -> timestamp_pb2.Timestamp:

@@ -111,6 +111,12 @@ class Rooms:
             room.participants[who.user_id] = who
         return room
 
+    def closed(self, row: room_rows.RoomRow) -> LiveRoom:
+        """A room that was closed, with a feed for what was not written of it; no one can find or enter it."""
+        room = self._live(row)
+        room.closed = True
+        return room
+
     async def open(
         self, order: Order[room_pb2.CreateRoomResponse], room_id: str, clock: room_pb2.RoomClock.ValueType
     ) -> room_pb2.CreateRoomResponse:
@@ -199,15 +205,18 @@ class Rooms:
             return reply
 
     def _add(self, row: room_rows.RoomRow) -> LiveRoom:
+        room = self._live(row)
+        self._rooms[(row.app_id, row.room_id)] = room
+        self._by_key[row.room_key] = room
+        return room
+
+    def _live(self, row: room_rows.RoomRow) -> LiveRoom:
         clock = room_pb2.RoomClock.ValueType(row.clock)
         epoch_ns = None if row.epoch_ns == room_rows.NO_EPOCH_NS else row.epoch_ns
         feed = self._pool.feed(FeedFacts(row.room_key, _CLOCKS[clock]))
         if epoch_ns is not None:
             feed.begin(epoch_ns)
-        room = LiveRoom(row.room_key, row.app_id, row.room_id, clock, row.create_ns, feed, epoch_ns)
-        self._rooms[(row.app_id, row.room_id)] = room
-        self._by_key[row.room_key] = room
-        return room
+        return LiveRoom(row.room_key, row.app_id, row.room_id, clock, row.create_ns, feed, epoch_ns)
 
     def _remove(self, room: LiveRoom, applies: Sequence[Apply]) -> None:
         room.closed = True

@@ -4,6 +4,7 @@ from collections import defaultdict
 from functools import partial
 
 import structlog
+
 from roomtape.v1 import task_pb2
 from roomtape_service.clock import NANOSECONDS, SteadyClock
 from roomtape_service.database import applications as application_rows

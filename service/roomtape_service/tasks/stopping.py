@@ -5,6 +5,7 @@ from functools import partial
 
 from roomtape.v1 import event_pb2, task_pb2
 from roomtape_service.database import manifests
+from roomtape_service.database import recordings as recording_rows
 from roomtape_service.database import tasks as task_rows
 from roomtape_service.database.database import Database
 from roomtape_service.database.orders import Order
@@ -48,7 +49,7 @@ class Stopping:
                     return earlier, False
                 if not is_running:
                     return await self._stopped_before(uow, order, task_id), False
-                proto = await self._end(uow, task, task_pb2.STOP_REASON_API)
+                proto = await self._end(uow, task, room, task_pb2.STOP_REASON_API)
                 return await order.keep(uow, task_pb2.StopRecordResponse(task=proto)), True
 
             reply, stopped = await self._database.write(work)
@@ -66,7 +67,7 @@ class Stopping:
                 return
 
             async def work(uow: UnitOfWork) -> None:
-                await self._end(uow, task, task_pb2.STOP_REASON_IDLE_TIMEOUT)
+                await self._end(uow, task, room, task_pb2.STOP_REASON_IDLE_TIMEOUT)
 
             await self._database.write(work)
             self._tasks.remove(task, room)
@@ -75,7 +76,7 @@ class Stopping:
         """Stops the room's tasks with the room."""
         applies: list[Apply] = []
         for task in self._tasks.of_room(room.room_key):
-            await self._end(uow, task, task_pb2.STOP_REASON_ROOM_CLOSED)
+            await self._end(uow, task, room, task_pb2.STOP_REASON_ROOM_CLOSED)
             applies.append(partial(self._tasks.remove, task, room))
         return applies
 
@@ -91,13 +92,18 @@ class Stopping:
         return await order.keep(uow, task_pb2.StopRecordResponse(task=task_proto(row)))
 
     async def _end(
-        self, uow: UnitOfWork, task: LiveTask, reason: task_pb2.StopReason.ValueType
+        self, uow: UnitOfWork, task: LiveTask, room: LiveRoom, reason: task_pb2.StopReason.ValueType
     ) -> task_pb2.Task:
         # As the unit has it: the room's closing has made it IDLE before.
         running = await task_rows.find_task(uow.connection, task.proto.app_id, task.task_id)
         assert running is not None
         before = task_pb2.TaskState.ValueType(running.state)
         await task_rows.stop_task(uow.connection, task.task_id, reason, uow.now_ns)
+        # For a node after this one, should this one not live to see the recordings' end.
+        came = {each: room.feed.came_until(each) for each in task.recordings.values()}
+        await recording_rows.stop_recordings(
+            uow.connection, task.task_id, {each: tracks for each, tracks in came.items() if tracks}
+        )
         row = await task_rows.find_task(uow.connection, task.proto.app_id, task.task_id)
         assert row is not None
         proto = task_proto(row)

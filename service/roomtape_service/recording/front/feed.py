@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from roomtape_service.recording import protocol
+from roomtape_service.recording.front.awaiting import Awaiting, split_batch
 from roomtape_service.recording.front.departed import DepartedTrack
 from roomtape_service.recording.front.held import HeldFrames
 from roomtape_service.recording.front.recording import FeedRecording
@@ -44,6 +45,7 @@ class RoomFeed:
         self.facts = facts
         self.tracks: dict[str, FeedTrack] = {}
         self.recordings: dict[str, FeedRecording] = {}
+        self.awaiting = Awaiting(self)
         self._index = index
         self._handle = 0
         self._worker: WorkerChannel | None = None
@@ -145,10 +147,25 @@ class RoomFeed:
         track = FeedTrack(next(_handles), facts, acknowledged=acknowledged)
         self.tracks[facts.key] = track
         self._index[track.handle] = (self, track)
+        for recording_id in self.awaiting.takers(facts.key):
+            track.is_restored = True
+            self.set_tracks(recording_id, (*self.recordings[recording_id].tracks, facts.key))
         return track
 
     def push(self, track: FeedTrack, sequence: int, arrival_ns: int, batch: bytes) -> None:
         """A batch came: `sequence` is its highest, 0 for a batch without frames; `batch` a serialized FrameBatch."""
+        key = track.facts.key
+        while (limit := self.awaiting.limit(key)) is not None and limit <= sequence:
+            head, rest = split_batch(batch, limit)
+            if head is not None:
+                self._push(track, head[0], arrival_ns, head[1])
+            self.awaiting.has_come(key, limit)
+            if rest is None:
+                return
+            batch = rest
+        self._push(track, sequence, arrival_ns, batch)
+
+    def _push(self, track: FeedTrack, sequence: int, arrival_ns: int, batch: bytes) -> None:
         if track.kept is not None:
             track.drop_kept()
         if not track.recordings:
@@ -182,6 +199,7 @@ class RoomFeed:
     def close_track(self, track: FeedTrack, at_ns: int) -> None:
         """The participant left. The track stays in the feed until all of it is safe."""
         track.closed_at_ns = at_ns
+        self.awaiting.has_left(track.facts.key)
         if track.is_open:
             self._tell_end(protocol.TrackClose(track.handle, at_ns))
         self._forget_if_done(track)
@@ -234,6 +252,18 @@ class RoomFeed:
         for key in staying:
             recording.leaving[key] = self.tracks[key].held.newest()
         self._tell_stop(recording)
+
+    def came_until(self, recording_id: str) -> dict[str, int]:
+        """By track the newest sequence that the recording takes and that is not safe, were it stopped now."""
+        recording = self.recordings.get(recording_id)
+        if recording is None:
+            return {}
+        came = recording.leaving | {key: self.tracks[key].held.newest() for key in recording.tracks}
+        return {key: sequence for key, sequence in came.items() if sequence > self.tracks[key].acknowledged}
+
+    def forget_recording(self, recording_id: str) -> None:
+        """A recording that no worker was told of has all."""
+        del self.recordings[recording_id]
 
     def recording_failed(self, recording_id: str) -> None:
         """The worker gave up a recording: what it takes is not acknowledged beyond its resume points."""

@@ -213,6 +213,7 @@ def _create_manifests() -> None:
 
 
 def _create_presence() -> None:
+    op.add_column("recordings", sa.Column("came", sa.Text(), nullable=True))
     op.add_column("participants", sa.Column("room_join_ns", sa.BigInteger(), nullable=True))
     op.add_column("participants", sa.Column("room_leave_ns", sa.BigInteger(), nullable=True))
     op.create_index("ix_participants_room", "participants", ["room_key", "join_ns"])
