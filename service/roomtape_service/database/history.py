@@ -10,7 +10,7 @@ from roomtape_service.database.participants import MuteRow, PresenceRow, mutes_o
 from roomtape_service.database.recordings import RecordingRow, recordings_of_task
 from roomtape_service.database.rooms import RoomRow, find_room
 from roomtape_service.database.scopes import ScopeRow, scopes_of_task
-from roomtape_service.database.segments import SegmentRow, joined_files_of_task, segments_of_task
+from roomtape_service.database.segments import SegmentRow, files_of_task
 from roomtape_service.database.tasks import TaskRow, find_task
 
 __all__ = ["TaskHistory", "history_of_task"]
@@ -35,11 +35,12 @@ class TaskHistory:
 
 
 async def history_of_task(connection: AsyncConnection, app_id: str, task_id: str) -> TaskHistory:
-    """Raises LookupError for a task that the application does not have."""
+    """For a scan. Raises LookupError for a task that the application does not have."""
     task = await find_task(connection, app_id, task_id)
     if task is None:
         raise LookupError(f"application {app_id!r} has no task {task_id!r}")
     room = await find_room(connection, task.room_key)
+    files = await files_of_task(connection, task_id)
     return TaskHistory(
         task=task,
         room=room,
@@ -47,8 +48,8 @@ async def history_of_task(connection: AsyncConnection, app_id: str, task_id: str
         presences=await presences_of_room(connection, task.room_key),
         mutes=await mutes_of_room(connection, task.room_key),
         recordings=await recordings_of_task(connection, task_id),
-        segments=await segments_of_task(connection, task_id),
-        joined=await joined_files_of_task(connection, task_id),
+        segments=[file for file in files if not file.joined],
+        joined=[file for file in files if file.joined],
         gaps=await gaps_of_task(connection, task_id),
         interruptions=await interruptions_of_task(connection, task_id),
     )

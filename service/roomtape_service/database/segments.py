@@ -25,10 +25,10 @@ __all__ = [
     "abandoned_on_spool",
     "complete_segment",
     "expired_segments",
+    "files_of_task",
     "find_segment",
     "has_unstored_segments",
     "insert_segment",
-    "joined_files_of_task",
     "list_stored_segments",
     "segment_message",
     "segments_of_recording",
@@ -47,6 +47,7 @@ _HAS_OBJECT = sa.text("segments.object_key <> ''")
 _IS_STORED = sa.text("segments.state = 4")
 _DONE_ON_SPOOL = sa.text("segments.state >= 4 AND segments.spool_path IS NOT NULL")
 _CAN_EXPIRE = sa.text("segments.state = 4 AND segments.expire_ns IS NOT NULL")
+_PORTION_ROWS = 250
 _AFTER_EVERY_KEY = "\U0010ffff"
 
 
@@ -190,13 +191,17 @@ async def segments_of_task(connection: AsyncConnection, task_id: str) -> Sequenc
     return await _by_number(connection, segments.c.task_id == task_id)
 
 
-async def joined_files_of_task(connection: AsyncConnection, task_id: str) -> Sequence[SegmentRow]:
-    """The files of a task that are no segments but were joined of them, by recording, number and container."""
-    query = sa.select(*_COLUMNS).where(segments.c.task_id == task_id, segments.c.joined > 0)
+async def files_of_task(connection: AsyncConnection, task_id: str) -> Sequence[SegmentRow]:
+    """All segments of a task, and the files that were joined of them, by recording, number and container.
+
+    For a scan: however many they are, the event loop goes on between portions of them.
+    """
+    query = sa.select(*_COLUMNS).where(segments.c.task_id == task_id)
     query = query.order_by(
         segments.c.recording_id, segments.c.segment_id, segments.c.container, segments.c.joined
     )
-    return [SegmentRow(*row) for row in await connection.execute(query)]
+    result = await connection.stream(query, execution_options={"yield_per": _PORTION_ROWS})
+    return [SegmentRow(*row) async for portion in result.partitions() for row in portion]
 
 
 async def segments_of_recording(

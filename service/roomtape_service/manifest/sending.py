@@ -1,6 +1,6 @@
 """Documents on their way into an application's stores: to the second one where the first is down."""
 
-import hashlib
+import asyncio
 import random
 import tempfile
 from dataclasses import dataclass, field
@@ -98,12 +98,12 @@ class Way:
         self.next_ns, self.revision = 0, revision
 
 
-async def put_document(store: Store, key: str, data: bytes) -> None:
+async def put_document(store: Store, key: str, data: bytes, sha256: str) -> None:
     """Puts a document of any size. Raises StoreError."""
     if len(data) <= PART_BYTES:
         await store.put_bytes(key, data, CONTENT_TYPE)
         return
-    with tempfile.NamedTemporaryFile(prefix="roomtape-manifest-") as file:
-        file.write(data)
-        file.flush()
-        await store.put(key, Path(file.name), hashlib.sha256(data).hexdigest(), CONTENT_TYPE)
+    with tempfile.TemporaryDirectory(prefix="roomtape-manifest-") as folder:
+        path = Path(folder, "manifest.json")
+        await asyncio.to_thread(path.write_bytes, data)
+        await store.put(key, path, sha256, CONTENT_TYPE)

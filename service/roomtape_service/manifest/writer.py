@@ -276,7 +276,7 @@ class ManifestWriter:
         history = snapshot.history
         complete_ns = self._clock.now_ns()
         is_complete = is_finished(history)
-        data, place, key = await self._put(snapshot, way, places, complete_ns)
+        data, sha256, place, key = await self._put(snapshot, way, places, complete_ns)
         written = WrittenManifest(
             written=snapshot.row.wanted,
             is_complete=is_complete,
@@ -284,7 +284,7 @@ class ManifestWriter:
             object_key=key,
             url=place.store.url(key),
             size_bytes=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=sha256,
             update_ns=complete_ns,
         )
         spent_ns = self._clock.monotonic_ns() - begun_ns
@@ -332,7 +332,7 @@ class ManifestWriter:
 
     async def _put(
         self, snapshot: _Snapshot, way: Way, places: Destinations, complete_ns: int
-    ) -> tuple[bytes, Destination, str]:
+    ) -> tuple[bytes, str, Destination, str]:
         """Puts the document where it goes. Raises StoreError."""
         history = snapshot.history
         ways = way.choices(places, snapshot.failing, self._clock.now_ns())
@@ -341,20 +341,21 @@ class ManifestWriter:
             task = history.task
             key = manifest_key(place.prefix, task.app_id, task.room_id, task.task_id)
             make = partial(self._document, history, key, complete_ns)
-            data = await _in_thread_if(len(history.segments) > _SEGMENTS_AT_ONCE, make)
+            data, sha256 = await _in_thread_if(len(history.segments) > _SEGMENTS_AT_ONCE, make)
             try:
-                await put_document(place.store, key, data)
+                await put_document(place.store, key, data, sha256)
             except StoreError as error:
                 way.failed(lane, error, self._clock.now_ns(), self._random, places)
                 if not ways:
                     raise
                 continue
             way.succeeded(lane)
-            return data, place, key
+            return data, sha256, place, key
 
-    def _document(self, history: TaskHistory, key: str, complete_ns: int) -> bytes:
+    def _document(self, history: TaskHistory, key: str, complete_ns: int) -> tuple[bytes, str]:
         version = self._service_version
-        return encode(build(history, object_key=key, service_version=version, complete_ns=complete_ns))
+        data = encode(build(history, object_key=key, service_version=version, complete_ns=complete_ns))
+        return data, hashlib.sha256(data).hexdigest()
 
     async def _delay(self, row: ManifestRow, way: Way, error: StoreError) -> None:
         self._failed_attempts += 1
@@ -382,7 +383,7 @@ async def _read(row: ManifestRow, connection: AsyncConnection) -> _Snapshot | No
     return _Snapshot(found, application, failing, history)
 
 
-async def _in_thread_if(is_large: bool, work: Callable[[], bytes]) -> bytes:
+async def _in_thread_if(is_large: bool, work: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:
     return await asyncio.to_thread(work) if is_large else work()
 
 
