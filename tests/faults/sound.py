@@ -23,6 +23,8 @@ _WINDOW_SECONDS = 0.25
 _NEAR_SECONDS = 0.04
 _REACHES = tuple(round(seconds * _COARSE_HZ) for seconds in (1, 6, 30, 10**5))
 """How far behind it is looked for then: near first, since what is said comes round again after a minute."""
+_FAR_EVERY = 8
+"""Where one is not there, only each so many of those behind it are looked for that far: it takes long."""
 _ALIKE = 0.3
 """Noise that has nothing to do with a window has a correlation with it of 0.1 at most."""
 
@@ -68,7 +70,8 @@ def find_like(recorded: Samples, stretches: Sequence[Samples], rate: int) -> Non
     """
     heard = _coarse(recorded, rate)
     window, near = round(_WINDOW_SECONDS * _COARSE_HZ), round(_NEAR_SECONDS * _COARSE_HZ)
-    at, place = 0, None
+    at = 0
+    place: int | None = 0
     missing: list[str] = []
     count = 0
     for number, stretch in enumerate(stretches):
@@ -80,7 +83,7 @@ def find_like(recorded: Samples, stretches: Sequence[Samples], rate: int) -> Non
                 at += window
                 continue
             # Behind a segment's end, or a silence, it goes on somewhere.
-            for reach in (near, *_REACHES):
+            for reach in (near, *(_REACHES if place is not None or not count % _FAR_EVERY else ())):
                 place = _best(heard, needle, max(0, at - near), at + window + reach)
                 if place is not None:
                     break
