@@ -2,15 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import aiohttp
+import pytest
 from google.protobuf import duration_pb2
 
 from roomtape.v1 import event_pb2, media_pb2, storage_pb2
 from roomtape_service.database import lanes
+from roomtape_service.storage.store import ObjectMissing
 from tests.client.proxy import TcpProxy, tcp_proxy
 from tests.support.databases import APP
 from tests.support.spooled import SpooledFile, events_of_type
-from tests.support.stores import BUCKET, weed_settings
+from tests.support.stores import BUCKET, disk_settings, weed_settings
 from tests.support.uploading import TASK, Bench
 from tests.support.waiting import eventually
 from tests.support.weed import WeedServer
@@ -191,6 +195,33 @@ async def test_without_its_second_store_an_application_waits_for_the_first(
             await uploads.retry_now(APP)
             await eventually(lambda: bench.spool.is_uploaded(file), "it is uploaded")
             assert await bench.stored(file) == file.data
+
+
+async def test_files_in_a_second_bucket_are_played_and_deleted(
+    bench: Bench, weed: WeedServer, tmp_path: Path
+) -> None:
+    """The first store is a folder that can't be made."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "first").write_bytes(b"no folder")
+    settings = disk_settings("first")
+    settings.secondary.object_store.CopyFrom(weed_settings(weed).object_store)
+    settings.secondary.after.seconds = 1
+    await bench.set_storage(settings)
+    (file,) = await bench.spool.add(APP, TASK, containers=WAV, size_bytes=2 * PART_BYTES + 1)
+    async with bench.uploads(part_bytes=PART_BYTES):
+        await eventually(lambda: bench.spool.is_uploaded(file), "it is uploaded")
+    row = await bench.spool.row(file)
+    assert row.store.startswith("s3:")
+    assert row.url == f"s3://{BUCKET}/{row.object_key}"
+    assert await bench.stored(file) == file.data
+    store = await bench.store_of(file)
+    url = await store.playback_url(row.object_key, 60, {"Content-Type": "audio/wav"})
+    assert url is not None
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        assert await answer.read() == file.data
+    await store.delete(row.object_key)
+    with pytest.raises(ObjectMissing):
+        await store.head(row.object_key)
 
 
 async def _has_no_multiparts(bench: Bench) -> bool:

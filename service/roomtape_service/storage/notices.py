@@ -85,7 +85,8 @@ class Notices:
 
         async def fail(unit: UnitOfWork) -> None:
             await unit.lock_application(app_id)
-            await lanes.fails(unit.connection, app_id, failing_store, unit.now_ns)
+            if failing_store:
+                await lanes.fails(unit.connection, app_id, failing_store, unit.now_ns)
             if is_warning:
                 await unit.append(_waiting_warning(app_id, error))
 
