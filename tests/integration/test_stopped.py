@@ -1,20 +1,24 @@
 """The node dies right after a task was stopped: what had come before the stop is recorded, and nothing after it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from roomtape.client import Client, RetrySettings
 from roomtape.v1 import event_pb2, media_pb2, room_pb2, segment_pb2, task_pb2
 from tests.faults.failpoint_file import FailpointFile
+from tests.support.audio import tone
 from tests.support.hearing import assert_heard, select
 from tests.support.server import ServerProcess, running_server
 from tests.support.stage import PCM, TRACK, Speaker, Stage
 from tests.support.waiting import eventually
 
-APP, ROOM, USER = "app", "room", "user"
+APP, ROOM = "app", "room"
 WAV = media_pb2.CONTAINER_WAV
 BOTH = task_pb2.RECORD_MODE_SINGLE_AND_MIXED
 PART_BYTES = 5 << 20
@@ -35,7 +39,7 @@ class Theatre:
         for worker in self.server.workers():
             worker.suspend()
 
-    async def kill_at(self, name: str, order: "asyncio.Task[None]") -> None:
+    async def kill_at(self, order: "asyncio.Task[None]") -> None:
         """Ends every process when `order` is stored, and starts the server again."""
         await eventually(lambda: self.failpoints.fired == 1, "it is stored")
         self.failpoints.arm()
@@ -94,7 +98,7 @@ async def test_who_comes_back_sends_what_came_before_the_stop(tmp_path: Path) ->
         stopping = asyncio.create_task(stop(client, stage.task_id))
         await eventually(lambda: play.failpoints.fired == 1, "the stop is stored")
         await stage.talk(1.0, ada, ben)
-        await play.kill_at(STOPPED, stopping)
+        await play.kill_at(stopping)
         segments = await completed(client, stage.task_id)
         for each in (ada, ben):
             assert_heard(select(segments, WAV, each.user_id), {each.hertz: (spoken[each.user_id], each.dbfs)})
@@ -103,6 +107,87 @@ async def test_who_comes_back_sends_what_came_before_the_stop(tmp_path: Path) ->
         )
         assert not await gaps(client, stage.task_id)
         await stage.leave(ada, ben)
+
+
+@pytest.mark.parametrize("order", ["stop", "close"])
+async def test_what_was_kept_of_a_leaver_is_in_the_mix(tmp_path: Path, order: str) -> None:
+    async with theatre(tmp_path) as play:
+        client = play.client
+        stage, ada, ben = Stage(client, ROOM), Speaker("ada", 700, PCM), Speaker("ben", 1200, PCM)
+        await stage.record(BOTH, singles=[WAV], mixes=[WAV])
+        await stage.join(ada, ben)
+        await stage.talk(0.4, ada, ben)
+        end_ns = await ada.say(PCM.frames(tone(ada.hertz, 1.0, dbfs=ada.dbfs)), stage.now_ns, is_live=False)
+        ada.live().advance(TRACK, end_ns)
+        async with asyncio.timeout(5):
+            await ada.live().close()
+        assert ada.live().statistics().unacknowledged_frames == 0
+        play.hold_worker()
+        play.arm(STOPPED if order == "stop" else CLOSED)
+        ordered = asyncio.create_task(stop(client, stage.task_id) if order == "stop" else close_room(client))
+        await play.kill_at(ordered)
+        segments = await completed(client, stage.task_id)
+        assert_heard(select(segments, WAV, "ada"), {ada.hertz: (ada.log, ada.dbfs)})
+        assert_heard(select(segments, WAV), {each.hertz: (each.log, each.dbfs) for each in (ada, ben)})
+        departed = play.server.data_dir / "spool" / ".departed"
+        await eventually(lambda: not list(departed.iterdir()), "nothing is kept that is in the mix")
+        await ben.live().aclose()
+
+
+async def test_who_was_leaving_comes_back_to_be_told_that_all_is_safe(tmp_path: Path) -> None:
+    async with theatre(tmp_path) as play:
+        client = play.client
+        stage, ada = Stage(client, ROOM, is_live=True), Speaker("ada", 700, PCM)
+        await stage.record(BOTH, singles=[WAV], mixes=[WAV])
+        await stage.join(ada)
+        await stage.talk(0.4, ada)
+        await ada.live().flush()
+        stage.now_ns = time.time_ns()
+        play.hold_worker()
+        await stage.talk(0.8, ada)
+        publisher = ada.live()
+        await stage.leave(ada)
+        play.arm(STOPPED)
+        await play.kill_at(asyncio.create_task(stop(client, stage.task_id)))
+        async with asyncio.timeout(30):
+            await publisher.close()
+        segments = await completed(client, stage.task_id)
+        assert_heard(select(segments, WAV, "ada"), {ada.hertz: (ada.log, ada.dbfs)})
+        assert_heard(select(segments, WAV), {ada.hertz: (ada.log, ada.dbfs)})
+        assert not await gaps(client, stage.task_id)
+
+
+async def test_what_nobody_sends_again_is_told_as_a_gap_and_the_task_completes(tmp_path: Path) -> None:
+    async with theatre(tmp_path) as play:
+        client = play.client
+        stage, ada = Stage(client, ROOM, is_live=True), Speaker("ada", 700, PCM)
+        await stage.record(BOTH, singles=[WAV], mixes=[WAV])
+        await stage.join(ada)
+        await stage.talk(0.4, ada)
+        await ada.live().flush()
+        stage.now_ns = time.time_ns()
+        play.hold_worker()
+        await stage.talk(0.8, ada)
+        await told(stage, ada)
+        play.arm(STOPPED)
+        ordered = asyncio.create_task(stop(client, stage.task_id))
+        await eventually(lambda: play.failpoints.fired == 1, "the stop is stored")
+        await ada.live().aclose()
+        await play.kill_at(ordered)
+        await client.rooms.RemoveParticipant(
+            room_pb2.RemoveParticipantRequest(app_id=APP, room_id=ROOM, user_id="ada")
+        )
+        segments = await completed(client, stage.task_id)
+        task = await client.recording.DescribeRecordInfo(
+            task_pb2.DescribeRecordInfoRequest(app_id=APP, task_id=stage.task_id)
+        )
+        found = await gaps(client, stage.task_id)
+        assert {each.gap.recording_id for each in found} == {each.recording_id for each in segments}
+        assert {each.gap.user_id for each in found} == {"ada"}
+        ends = {each.recording_id: each.end_time.ToNanoseconds() for each in segments}
+        for each in found:
+            assert each.gap.start_time.ToNanoseconds() == ends[each.gap.recording_id]
+            assert each.gap.end_time == task.task.stop_time
 
 
 async def told(stage: Stage, *speakers: Speaker) -> None:
@@ -119,3 +204,7 @@ async def told(stage: Stage, *speakers: Speaker) -> None:
     await eventually(has_come, "all that was said has come")
     for each in speakers:
         each.live().mute(TRACK, False)
+
+
+async def close_room(client: Client) -> None:
+    await client.rooms.CloseRoom(room_pb2.CloseRoomRequest(app_id=APP, room_id=ROOM))
