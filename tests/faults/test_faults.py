@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.run import Run
-from tests.faults.schedule import schedule
+from tests.faults.schedule import EVERY_FAILPOINT, schedule
 from tests.faults.stores import STORES, faulty_store
 from tests.faults.verdict import judge
 from tests.support.failpoints import add_hits
@@ -36,6 +36,8 @@ async def test_everything_acknowledged_is_in_the_store(name: str, tmp_path: Path
                     await run.go(step)
                     print(f"{time.monotonic() - started:6.1f} s  {number + 1:3}  {step}")
                 outcome = await run.finish()
+                unknown = run.failpoints.hits() - set(EVERY_FAILPOINT)
+                assert not unknown, f"declare {unknown} in failpoint_names.py"
                 figures = await asyncio.to_thread(judge, outcome, store, run.server.data_dir)
             except BaseException as error:
                 run.save(steps, error)

@@ -1,10 +1,11 @@
 """Whether all is there, once and in order, by what the publishers and the watcher wrote down themselves."""
 
 import hashlib
+import json
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,7 +52,6 @@ class Figures:
     """Of the one that does not: less than a second for each kill."""
     events: int = 0
     stored_bytes: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 class _Library:
@@ -129,6 +129,8 @@ def _judge_role(outcome: Outcome, library: _Library, scene: Scene, role: Role, f
     if role.behaviour is Behaviour.FORGET:
         _judge_forgetful(outcome, library, scene, role, frames, figures)
         return
+    statistics = json.loads((outcome.folder / f"{role_name(scene, role)}.statistics").read_text())
+    figures.resent_frames += sum(each["resent_frames"] for each in statistics)
     session, sequence, _ = read_acknowledged(outcome.folder, role_name(scene, role))
     assert (session, sequence) == (frames[-1].session, frames[-1].sequence), "not all was acknowledged"
     if role in scene.recorded:
