@@ -56,4 +56,10 @@ def test_a_task_says_otherwise_than_its_application(
     if application_days is not None:
         storage.retention.FromSeconds(application_days * DAY_SECONDS)
     expected = None if days is None else END_NS + days * DAY_SECONDS * SECOND_NS
-    assert expire_ns(END_NS, output, storage) == expected
+    assert expire_ns(END_NS, END_NS - SECOND_NS, output, storage) == expected
+
+
+def test_old_media_is_kept_from_the_start_of_its_task() -> None:
+    storage = _storage(Duration(seconds=DAY_SECONDS))
+    expected = END_NS + DAY_SECONDS * SECOND_NS
+    assert expire_ns(SECOND_NS, END_NS, task_pb2.OutputSettings(), storage) == expected

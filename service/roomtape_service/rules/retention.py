@@ -24,12 +24,17 @@ def retention_problem(retention: duration_pb2.Duration) -> str | None:
 
 
 def expire_ns(
-    end_ns: int, output: task_pb2.OutputSettings, storage: storage_pb2.StorageSettings
+    end_ns: int,
+    task_start_ns: int,
+    output: task_pb2.OutputSettings,
+    storage: storage_pb2.StorageSettings,
 ) -> int | None:
     """When the retention of a file ends whose media ends at `end_ns`, both UTC nanoseconds; None: never.
 
-    What the task says, and where it says nothing, what its application says when the file is stored.
+    What the task says, and where it says nothing, what its application says when the file is stored. Media that is
+    older than its task, which a room on media's clock may have, counts from the start of the task: it would go while it
+    is recorded.
     """
     retention = output.retention if output.HasField("retention") else storage.retention
     # Neither is set by default, which reads as 0.
-    return end_ns + retention.seconds * _SECOND_NS if retention.seconds else None
+    return max(end_ns, task_start_ns) + retention.seconds * _SECOND_NS if retention.seconds else None

@@ -216,7 +216,8 @@ async def _expire_ns(unit: UnitOfWork, row: SegmentRow) -> int | None:
     if task is None or row.end_ns is None:
         return None
     output = task_pb2.OutputSettings.FromString(task.output)
-    return expire_ns(row.end_ns, output, storage_pb2.StorageSettings.FromString(application.storage))
+    storage = storage_pb2.StorageSettings.FromString(application.storage)
+    return expire_ns(row.end_ns, task.start_ns, output, storage)
 
 
 async def _tell_takes(unit: UnitOfWork, app_id: str, store: str) -> None:

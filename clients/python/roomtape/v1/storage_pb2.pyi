@@ -95,8 +95,9 @@ class StorageSettings(_message.Message):
 
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
-        """How long files are kept in the store after the end of their media: whole days up to 1,500, or 0 for ever. A task
-        may say otherwise. Default for ever.
+        """How long files are kept in the store after the end of their media, or after the start of their task where media is
+        older: whole days up to 1,500, or 0 for ever. A task may say otherwise. A change is for files that are uploaded after
+        it. Default for ever.
         """
 
     def __init__(

@@ -203,8 +203,8 @@ class OutputSettings(_message.Message):
 
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
-        """How long the files are kept in the store after the end of their media: whole days up to 1,500, or 0 for ever.
-        Default: the application's.
+        """How long the files are kept in the store after the end of their media, or after the start of the task where media is
+        older: whole days up to 1,500, or 0 for ever. Default: the application's.
         """
 
     def __init__(
