@@ -33,6 +33,7 @@ from roomtape_service.library.refusals import file_not_found, state_name
 from roomtape_service.operations import Operations
 from roomtape_service.spool.aside import keep_aside
 from roomtape_service.spool.cleaning import remove_stored
+from roomtape_service.tasks.completion import complete_if_done
 
 __all__ = ["Abandoning", "StopUpload"]
 
@@ -141,4 +142,7 @@ async def _give_up(uow: UnitOfWork, row: SegmentRow) -> segment_pb2.Segment:
     file = segment_message(changed)
     await uow.append(segment_event(event_pb2.EVENT_TYPE_SEGMENT_ABANDONED, row.app_id, file))
     await manifests.changed(uow, row.app_id, row.task_id)
+    if not row.joined:
+        # The store that does not take the file may not take a manifest either: that follows when it does.
+        await complete_if_done(uow, row.app_id, row.task_id, uow.now_ns)
     return file
