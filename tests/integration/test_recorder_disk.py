@@ -162,3 +162,18 @@ async def test_what_nobody_sends_again_after_a_full_disk_is_a_gap(node: Recorder
     [gap] = node.all(protocol.Gap)
     assert gap.reason is protocol.GapReason.SPOOL_FULL
     assert gap.to_ns - gap.from_ns == 15 * 20 * MS
+
+
+async def test_what_was_written_before_is_not_missing_when_somebody_comes_again(node: RecorderNode) -> None:
+    publisher = Publisher(1)
+    for _ in range(40):
+        publisher.frame(bytes(2 * FRAME), FRAME)
+    resume = {publisher.key: protocol.Resume(25, EPOCH_NS)}
+    node.tell(protocol.RoomOpen(1, protocol.RoomClock.MEDIA, EPOCH_NS), publisher.open(sequence=0))
+    started = order("r", next_segment=1, resume=resume, position_ns=EPOCH_NS + 25 * 20 * MS)
+    node.tell(started, protocol.RecordingTracks("r", (1,)))
+    again(node, publisher, 25)
+    node.tell(protocol.TrackClose(1, publisher.capture_ns()))
+    [segment] = await node.stop("r", 0)
+    assert segment.sample_count == 15 * FRAME
+    assert node.all(protocol.Gap) == []

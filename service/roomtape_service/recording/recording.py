@@ -11,7 +11,7 @@ from roomtape_service.clock import NANOSECONDS
 from roomtape_service.recording.closing import ClosedSegment, FailedClosing
 from roomtape_service.recording.containers.table import PAIRS, Method
 from roomtape_service.recording.delivery import Delivery, MissingMedia
-from roomtape_service.recording.positions import ns_of, samples_of
+from roomtape_service.recording.positions import ns_of, position_of, samples_of
 from roomtape_service.recording.protocol import (
     Gap,
     RecordingFailed,
@@ -174,11 +174,17 @@ class Recording(ABC):
 
     def _report_missing(self, lane: Lane, missing: MissingMedia) -> None:
         rate, epoch_ns = lane.format.rate, self.room.epoch_ns
+        start = missing.start
+        if self.order.position_ns is not None:
+            # A publisher who left before all was acknowledged comes again as if new: what was written is not missing.
+            start = max(start, position_of(self.order.position_ns, rate, epoch_ns))
+        if start >= missing.end:
+            return
         self._send(
             Gap(
                 recording_id=self.order.recording_id,
                 user_id=lane.facts.user_id,
-                from_ns=ns_of(missing.start, rate, epoch_ns),
+                from_ns=ns_of(start, rate, epoch_ns),
                 to_ns=ns_of(missing.end, rate, epoch_ns),
                 reason=missing.reason,
             )
