@@ -75,3 +75,26 @@ async def test_who_comes_back_to_be_told_again_finds_all_that_they_said(tmp_path
         await eventually(lambda: ben.live().statistics().streams == 2, "ben has found the new node")
         segments = await stage.end()
         assert_heard(segments, {each.hertz: (each.log, each.dbfs) for each in (ada, ben)})
+
+
+async def test_a_mix_that_has_nothing_yet_gets_all_after_a_kill(tmp_path: Path) -> None:
+    """The user's own file has the beginning already, so two readings of the track begin in different places."""
+    async with running_server(tmp_path / "data") as server, Client(server.target) as client:
+        stage, ada, ben = Stage(client, "room"), Speaker("ada", 700, PCM), Speaker("ben", 1200, PCM)
+        await stage.record(BOTH, singles=[WAV], mixes=[WAV])
+        await stage.join(ada, ben)
+        end_ns = await ada.say(PCM.frames(tone(ada.hertz, 1.0, dbfs=ada.dbfs)), stage.now_ns, is_live=False)
+        ada.live().advance(TRACK, end_ns)
+        request = task_pb2.DescribeRecordInfoRequest(app_id="app", task_id=stage.task_id)
+
+        async def has_begun() -> bool:
+            return any(each.user_id for each in (await client.recording.DescribeRecordInfo(request)).segments)
+
+        await eventually(has_begun, "the beginning is in her own file")
+        await server.kill()
+        await server.start()
+        await eventually(lambda: ada.live().statistics().streams == 2, "ada has found the new node")
+        await stage.talk(1.2, ben)
+        segments = await stage.end()
+        assert_heard(select(segments, WAV, "ada"), {ada.hertz: (ada.log, ada.dbfs)})
+        assert_heard(select(segments, WAV), {each.hertz: (each.log, each.dbfs) for each in (ada, ben)})

@@ -134,7 +134,10 @@ async def test_what_was_kept_of_a_leaver_is_in_the_mix(tmp_path: Path, order: st
         await ben.live().aclose()
 
 
-async def test_who_was_leaving_comes_back_to_be_told_that_all_is_safe(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "running"])
+async def test_who_was_leaving_comes_back_to_be_told_that_all_is_safe(
+    tmp_path: Path, is_stopped: bool
+) -> None:
     async with theatre(tmp_path) as play:
         client = play.client
         stage, ada = Stage(client, ROOM, is_live=True), Speaker("ada", 700, PCM)
@@ -147,10 +150,15 @@ async def test_who_was_leaving_comes_back_to_be_told_that_all_is_safe(tmp_path: 
         await stage.talk(0.8, ada)
         publisher = ada.live()
         await stage.leave(ada)
-        play.arm(STOPPED)
-        await play.kill_at(asyncio.create_task(stop(client, stage.task_id)))
+        if is_stopped:
+            play.arm(STOPPED)
+            await play.kill_at(asyncio.create_task(stop(client, stage.task_id)))
+        else:
+            await play.server.kill()
+            await play.server.start()
         async with asyncio.timeout(30):
             await publisher.close()
+        await stop(client, stage.task_id)
         segments = await completed(client, stage.task_id)
         assert_heard(select(segments, WAV, "ada"), {ada.hertz: (ada.log, ada.dbfs)})
         assert_heard(select(segments, WAV), {ada.hertz: (ada.log, ada.dbfs)})

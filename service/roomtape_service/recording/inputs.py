@@ -108,14 +108,19 @@ class TrackInput:
 
     def _lane_for(self, resume: Resume | None) -> Lane:
         facts = self.facts
+        # Of a publisher who comes back after the node's death, nobody knows from where on they send again.
+        wants_all = resume is None and facts.sequence is None and not self._has_begun
         for lane in self.lanes:
             following = lane.timeline.reorder.next_sequence
-            if resume is None or (following is not None and following <= resume.sequence + 1):
+            if resume is None:
+                if not wants_all or following is None:
+                    return lane
+            elif following is not None and following <= resume.sequence + 1:
                 return lane
-        if self.lanes and not self._has_begun and resume is not None:
-            # Nothing came yet: all can still read the same, from the first frame that any of them lacks.
-            self.lanes[0].begin_at(resume.sequence + 1, resume.offset_ns)
-            return self.lanes[0]
+            elif following is not None and not self._has_begun:
+                # Nothing came yet: all can still read the same, from the first frame that any of them lacks.
+                lane.begin_at(resume.sequence + 1, resume.offset_ns)
+                return lane
         offset_ns = facts.offset_ns if resume is None else resume.offset_ns
         known = [each for each in (facts.sequence, resume.sequence if resume else None) if each is not None]
         lane = Lane(facts, self.room, offset_ns=offset_ns, next_sequence=self._first(known))

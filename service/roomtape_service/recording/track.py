@@ -55,12 +55,10 @@ class Lane:
         self._counted = (0, 0, 0)
 
     def begin_at(self, sequence: int, offset_ns: int) -> None:
-        """Before anything came: a recording joins that already has all before `sequence`."""
-        reorder = self.timeline.reorder
-        if reorder.next_sequence is None or sequence < reorder.next_sequence:
-            reorder.next_sequence = sequence
-            self.timeline.go_on_with(offset_ns)
-            self._gap_reason = self.room.gap_reason
+        """Before anything came: a recording joins that has all before `sequence`, and lacks more than the others."""
+        self.timeline.reorder.next_sequence = sequence
+        self.timeline.go_on_with(offset_ns)
+        self._gap_reason = self.room.gap_reason
 
     def push(self, batch: ingest_pb2.FrameBatch, arrival_ns: int) -> int:
         """Takes a batch. Returns how many frames wait to be delivered."""

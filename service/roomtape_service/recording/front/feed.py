@@ -145,6 +145,8 @@ class RoomFeed:
             self._reopen(known)
             return known
         track = FeedTrack(next(_handles), facts, acknowledged=acknowledged)
+        # One who comes again with the session of before need not send again what is safe.
+        track.is_restored = any(facts.key in each.resume for each in self.recordings.values())
         self.tracks[facts.key] = track
         self._index[track.handle] = (self, track)
         for recording_id in self.awaiting.takers(facts.key):
