@@ -5,7 +5,7 @@ import random
 import pytest
 
 from roomtape_service.clock import NANOSECONDS
-from roomtape_service.storage.lane import Lane, wait_seconds
+from roomtape_service.storage.lane import Lane, Way, wait_seconds
 from roomtape_service.storage.store import BucketMissing, SourceDamaged, StoreError, StoreUnavailable
 
 DOWN = StoreUnavailable("Timeout", "no answer")
@@ -79,3 +79,25 @@ def test_warnings_come_once_for_each_trouble_and_again_after_an_hour() -> None:
     assert not lane.should_warn(REFUSED, hour_ns + 2)
     lane.succeeded()
     assert lane.should_warn(REFUSED, hour_ns + 3)
+
+
+def test_files_that_grow_leave_a_place_to_complete_ones() -> None:
+    lane = Lane()
+    assert lane.free_for_growing(0) == 3
+    lane.in_hand |= {"a", "b", "c"}
+    assert (lane.free(0), lane.free_for_growing(0)) == (1, 0)
+    lane.in_hand.clear()
+    next_ns = lane.failed(DOWN, 0, random.Random(1))
+    assert (lane.free_for_growing(next_ns - 1), lane.free_for_growing(next_ns)) == (0, 1)
+
+
+def test_what_is_known_of_a_store_is_of_no_other() -> None:
+    way = Way()
+    way.leads_to("one")
+    way.failing_ns, way.uses_second = 5, True
+    assert (way.lane, way.is_idle) == (way.second, False)
+    way.leads_to("one")
+    assert (way.failing_ns, way.uses_second) == (5, True)
+    way.leads_to("another")
+    assert way.is_idle
+    assert not way.uses_second

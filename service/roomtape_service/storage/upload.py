@@ -42,9 +42,13 @@ __all__ = ["UploadStatistics", "Uploads"]
 _PARALLEL_UPLOADS = 16
 # Of these, so many at most may be tries of stores in trouble: each can hang until its timeout.
 _PARALLEL_TRIES = 8
+# And so many of files that grow: there is always room for one that is complete.
+_PARALLEL_GROWING = 12
 # Wakes come from this process; what others put into the database, such as new settings, is found by looking.
 _LOOK_SECONDS = 10.0
 _TOLD_AT_ONCE = 64
+# Starts the names of tasks that send parts of files that grow.
+_GROWING = "grow-"
 
 _MENDABLE = frozenset({"SourceMissing", "SourceDiffers"})
 """Codes of SourceDamaged that waiting does not help; a file that can't be read now may be read later."""
@@ -317,10 +321,13 @@ class Uploads:
                 lane.next_ns = 0
             if lane.next_ns > now_ns:
                 next_ns = min(next_ns, lane.next_ns)
-            room = min(lane.free_for_growing(now_ns), _PARALLEL_UPLOADS - len(self._tasks))
+            growing = sum(task.get_name().startswith(_GROWING) for task in self._tasks)
+            slots = min(_PARALLEL_UPLOADS - len(self._tasks), _PARALLEL_GROWING - growing)
+            room = min(lane.free_for_growing(now_ns), slots)
             ready = [file_id for file_id in way.growing if file_id not in way.in_hand]
             for file_id in ready[: max(0, room)]:
-                self._run(app_id, file_id, lane, self._grow(app_id, file_id, way), f"grow-{file_id}")
+                name = f"{_GROWING}{file_id}"
+                self._run(app_id, file_id, lane, self._grow(app_id, file_id, way), name)
         return next_ns
 
     def _start(self, row: SegmentRow, lane: Lane) -> None:
