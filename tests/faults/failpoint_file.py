@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.failpoints import count_hits_of
+
 __all__ = ["FailpointFile"]
 
 
@@ -15,6 +17,7 @@ class FailpointFile:
         folder.mkdir()
         self.path = folder / "failpoints.json"
         self._log = folder / "hits"
+        count_hits_of(self._log)
         self._part_bytes = part_bytes
         self._arms: Sequence[dict[str, object]] = ()
         self._clock_offset_seconds = 0.0

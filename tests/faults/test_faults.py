@@ -16,7 +16,6 @@ from tests.faults.run import Run
 from tests.faults.schedule import EVERY_FAILPOINT, schedule
 from tests.faults.stores import STORES, faulty_store
 from tests.faults.verdict import judge
-from tests.support.failpoints import add_hits
 
 KILLS = int(os.environ.get("FAULTS_KILLS", "10"))
 SEED = int(os.environ.get("FAULTS_SEED", "20261121"))
@@ -44,7 +43,6 @@ async def test_everything_acknowledged_is_in_the_store(name: str, tmp_path: Path
                 print(f"store {name}, seed {SEED}, {len(steps)} steps; what is left lies in {tmp_path}")
                 raise
             finally:
-                add_hits(run.failpoints.hits())
                 print(
                     f"kills {dict(run.outcome.kills)}, troubles {dict(run.outcome.troubles)}, "
                     f"not reached {run.outcome.unreached}"

@@ -14,7 +14,7 @@ import pytest
 from roomtape_service import failpoints
 from roomtape_service.failpoints import COMMITS, FAILPOINTS
 
-__all__ = ["SESSION_FILE", "add_hits"]
+__all__ = ["SESSION_FILE", "count_hits_of"]
 
 _folder = Path(tempfile.mkdtemp(prefix="roomtape-failpoints-"))
 
@@ -26,16 +26,17 @@ _LOG = _folder / "hits"
 _ALL = frozenset(FAILPOINTS) | {f"commit:{name}" for name in COMMITS}
 
 
-def add_hits(names: set[str]) -> None:
-    """What a service hit that had a file of its own."""
-    with _LOG.open("a") as log:
-        log.writelines(f"{name}\n" for name in sorted(names))
+_others: list[Path] = []
+
+
+def count_hits_of(log: Path) -> None:
+    """What is in this log counts too: that of a service with a file of its own."""
+    _others.append(log)
 
 
 def _hits() -> set[str]:
-    return (
-        {line.split()[0] for line in _LOG.read_text("utf-8").splitlines() if line} if _LOG.exists() else set()
-    )
+    texts = [log.read_text("utf-8") for log in (_LOG, *_others) if log.exists()]
+    return {line.split()[0] for text in texts for line in text.splitlines() if line}
 
 
 def pytest_configure(config: pytest.Config) -> None:
