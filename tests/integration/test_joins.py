@@ -259,10 +259,10 @@ async def test_a_task_that_is_complete_stays_it(library: Library) -> None:
 
 async def test_what_cannot_be_joined_is_refused(library: Library) -> None:
     files = await _recorded(library)
-    await _record(library, [noise(0.1, RATE)], first=3)
     await _recorded(library, recording_id="hole", holes=(0, 24 * 3600 * RATE + 1, 0))
     await _recorded(library, recording_id="rates", rates=(RATE, RATE, 8000))
     await _recorded(library, recording_id="alone", count=1)
+    await _record(library, [noise(0.1, RATE)], first=3)
     await _set_size(library, "hole-3-2", 2**31)
     not_joinable = "SEGMENTS_NOT_JOINABLE"
     assert await _refused(library) == not_joinable
