@@ -514,3 +514,24 @@ def test_a_recording_that_rests_is_stopped_like_any_other(feed: RoomFeed, is_los
     assert kinds == [protocol.RecordingStart, protocol.RecordingStop]
     feed.recording_stopped("r1")
     assert feed.recordings == {}
+
+
+def test_a_stop_does_not_take_the_end_of_a_segment_for_the_end_of_the_recording(feed: RoomFeed) -> None:
+    worker, mic = Worker(), track(feed)
+    feed.start_recording(recording())
+    feed.attach(worker)
+    feed.set_tracks("r1", [mic.facts.key])
+    feed.push(mic, 5, NOW, b"one")
+    feed.restart(protocol.SpoolTrouble.FULL)
+    feed.push(mic, 10, NOW, b"two")
+    feed.stop_recording("r1", NOW + 10**9)
+    assert feed.recording_stopped("r1")
+    assert mic.acknowledged == 0
+    worker.take()
+    feed.resume_parked()
+    messages = worker.take()
+    assert [each.batch for each in messages if isinstance(each, protocol.Frames)] == [b"one", b"two"]
+    assert messages[-1] == protocol.RecordingStop("r1", NOW + 10**9)
+    feed.recording_stopped("r1")
+    assert not feed.recordings
+    assert mic.acknowledged == 10

@@ -271,7 +271,7 @@ class RoomFeed:
         """The worker gave up a recording: what it takes is not acknowledged beyond its resume points."""
         recording = self.recordings.get(recording_id)
         if recording is not None:
-            recording.is_running = False
+            recording.is_running = recording.begins_anew = False
             recording.has_failed = True
 
     def restart(self, trouble: protocol.SpoolTrouble | None = None) -> bool:
@@ -288,6 +288,7 @@ class RoomFeed:
         for recording in self.recordings.values():
             if recording.is_running and recording.stop_at_ns is None:
                 recording_id = recording.facts.recording_id
+                recording.begins_anew = True
                 self._tell(protocol.RecordingStop(recording_id, protocol.BEFORE_ALL_NS, trouble))
         self._parked, self._worker = self._worker, None
         return self._is_parked()
@@ -312,7 +313,9 @@ class RoomFeed:
             recording.unanswered_rests -= 1
             return False
         recording.is_running = False
-        if self._parked is not None and recording.stop_at_ns is None:
+        if recording.begins_anew:
+            # What came since then is not written, even if it is to end now.
+            recording.begins_anew = False
             return self._is_parked()
         del self.recordings[recording_id]
         for track in list(self.tracks.values()):
@@ -428,7 +431,7 @@ class RoomFeed:
 
     def _start(self, recording: FeedRecording) -> None:
         recording.is_running = True
-        recording.is_resting = False
+        recording.is_resting = recording.begins_anew = False
         recording.left.clear()
         keys = (*recording.tracks, *recording.leaving)
         expected = tuple(key for key in keys if not self.tracks[key].is_connected)

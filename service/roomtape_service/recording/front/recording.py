@@ -45,6 +45,8 @@ class FeedRecording:
     """Of `leaving` those of which the worker that has the recording now was sent all."""
     stop_at_ns: int | None = None
     is_running: bool = False
+    begins_anew: bool = False
+    """Whether the worker was told to end it only to begin it anew."""
     newest_ended: int = -1
     """The newest segment that is known to have ended."""
     has_failed: bool = False
