@@ -131,7 +131,7 @@ class Node:
             self._tasks,
             self._unended,
             self._clock,
-            anchor.now_ns() if anchor else None,
+            anchor,
         )
         ClockAnchor.keep(settings.data_dir / CLOCK_NAME, self._clock.now_ns())
         await asyncio.to_thread(remove_empty_folders, settings.spool_dir)

@@ -7,6 +7,7 @@ import structlog
 
 from roomtape.v1 import task_pb2
 from roomtape_service.clock import NANOSECONDS, SteadyClock
+from roomtape_service.clock_anchor import ClockAnchor
 from roomtape_service.database import applications as application_rows
 from roomtape_service.database import participants as participant_rows
 from roomtape_service.database import recordings as recording_rows
@@ -43,13 +44,13 @@ async def restore(
     tasks: Tasks,
     unended: Unended,
     clock: SteadyClock,
-    kept_ns: int | None,
+    anchor: ClockAnchor | None,
 ) -> None:
     """Finishes what the last node left, and goes on with what it was doing.
 
     1. The spool comes first: it knows more of the last second than the database.
     2. The clock: if the machine's was set, the time of rooms that are recorded goes on from where it was, as
-       `kept_ns` says, UTC by the last node's clock. Behind what is recorded there is no place for anything.
+       the last node's `anchor` says. Behind what is recorded there is no place for anything.
     3. Rooms and the participants who may come back.
     4. Tasks, running and stopped, their recordings at their resume points.
     5. Those who left, as far as some recording lacks them; then stopped recordings that lack nothing end.
@@ -58,7 +59,7 @@ async def restore(
     """
     await facts.store_recovered(await pool.recover_spool())
     if reached_ns := await database.read(room_rows.reached_ns):
-        moved_ns = clock.go_on(reached_ns, kept_ns)
+        moved_ns = clock.go_on(reached_ns, anchor.now_ns() if anchor else None)
         if abs(moved_ns) > _NEWS_NS:
             log.warning("clock_was_set", seconds=-moved_ns / NANOSECONDS)
     room_list = await database.read(room_rows.open_rooms)
