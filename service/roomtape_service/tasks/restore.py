@@ -48,20 +48,21 @@ async def restore(
 ) -> None:
     """Finishes what the last node left, and goes on with what it was doing.
 
-    1. The spool comes first: it knows more of the last second than the database.
-    2. The clock: if the machine's was set, the time of rooms that are recorded goes on from where it was, as
-       the last node's `anchor` says. Behind what is recorded there is no place for anything.
+    1. The clock: if the machine's was set, the time of rooms that are recorded goes on from where it was, as the last
+       node's `anchor` says. Behind what is recorded there is no place for anything.
+    2. The spool, which knows more of the last second than the database.
     3. Rooms and the participants who may come back.
     4. Tasks, running and stopped, their recordings at their resume points.
     5. Those who left, as far as some recording lacks them; then stopped recordings that lack nothing end.
 
     What can't be taken up of these is told in the log, and keeps nothing else from going on.
     """
-    await facts.store_recovered(await pool.recover_spool())
     if reached_ns := await database.read(room_rows.reached_ns):
         moved_ns = clock.go_on(reached_ns, anchor.now_ns() if anchor else None)
         if abs(moved_ns) > _NEWS_NS:
             log.warning("clock_was_set", seconds=-moved_ns / NANOSECONDS)
+    await facts.store_recovered(await pool.recover_spool())
+    clock.go_on(await database.read(room_rows.reached_ns), None)
     room_list = await database.read(room_rows.open_rooms)
     present = defaultdict(list)
     for participant in await database.read(participant_rows.present_participants):
