@@ -350,12 +350,12 @@ async def test_a_reader_that_goes_away_is_no_error(roomtape: Commands) -> None:
 
 async def test_tls_and_keys(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path, ["127.0.0.1"])
-    settings = {
-        "tls_certificate_file": certificates.certificate,
-        "tls_key_file": certificates.key,
-        "api_keys": f"{hashlib.sha256(API_KEY.encode()).hexdigest()}=app",
-    }
-    async with running_server(tmp_path / "data", **settings) as server:
+    async with running_server(
+        tmp_path / "data",
+        tls_certificate_file=certificates.certificate,
+        tls_key_file=certificates.key,
+        api_keys=f"{hashlib.sha256(API_KEY.encode()).hexdigest()}=app",
+    ) as server:
         authority = ["--ca", str(certificates.authority)]
         with_key = Commands(server.target, ROOMTAPE_API_KEY=API_KEY)
         create = ["rooms", "create", "private", "--clock", "media"]
