@@ -22,8 +22,8 @@ from roomtape_service.storage.vendors import VENDORS
 
 __all__ = ["MEMORY_BYTES", "Destination", "Destinations", "Stores"]
 
-MEMORY_BYTES = 48 << 20
-"""Parts in memory, of all uploads together: 6 at once. With the clients' copies about three times that is used."""
+MEMORY_BYTES = 40 << 20
+"""Parts in memory, of all uploads together: 5 at once. With the clients' copies about three times that is used."""
 
 _DISK = "disk:"
 
