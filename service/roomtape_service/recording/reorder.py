@@ -14,6 +14,9 @@ _HELD_MAX = 512
 _MISSING_MAX = 4096
 """Lost numbers that are remembered, to tell a late frame from one that comes again."""
 
+_LOST_MAX = 1 << 32
+"""Frames of four months at the shortest: no more count as lost at once, or their sums do not fit into 64 bits."""
+
 
 class TrackFrame(NamedTuple):
     """A frame as its publisher sent it; times by the publisher's clocks."""
@@ -107,7 +110,7 @@ class Reorder:
             sequence = min(held)
             if not everything and not self._is_over(*held[sequence], now_ns):
                 return
-            lost += sequence - self.next_sequence
+            lost = min(lost + sequence - self.next_sequence, _LOST_MAX)
             self._miss(self.next_sequence, sequence)
             self.next_sequence = sequence
 

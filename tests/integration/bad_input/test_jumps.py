@@ -130,3 +130,33 @@ async def check(world: World, jump: Jump, last: str, clock: room_pb2.RoomClock.V
             without_silence(whole), np.frombuffer(b"".join(published), "<i2"), room_id
         )
     assert sum(each.statistics.recorded for each in files[""]) == len(steady) + jump.bursts * FRAMES, room_id
+
+
+async def test_sequences_that_jump_to_their_end_cost_nobody_a_file(world: World) -> None:
+    """Of each user nearly 2**63 frames are missing: more than can be counted for the mix."""
+    client, room_id = world.client, "the last of all sequences"
+    clock = room_pb2.ROOM_CLOCK_MEDIA
+    await client.rooms.CreateRoom(room_pb2.CreateRoomRequest(app_id="app", room_id=room_id, clock=clock))
+    wav = [media_pb2.CONTAINER_WAV]
+    started = await client.recording.StartRecord(
+        task_pb2.StartRecordRequest(
+            app_id="app",
+            room_id=room_id,
+            mode=task_pb2.RECORD_MODE_SINGLE_AND_MIXED,
+            output=task_pb2.OutputSettings(single_containers=wav, mixed_containers=wav),
+        )
+    )
+    randomness = np.random.default_rng(1)
+    payloads = [noise_frame(randomness) for _ in range(FRAMES + 1)]
+    offer = offer_of(media_pb2.CODEC_PCM_S16LE)
+    async with RawPublish(world.channel) as one, RawPublish(world.channel) as other:
+        for user_id, publisher in (("one", one), ("other", other)):
+            await publisher.open(opening(room_id, user_id, [offer]))
+            await publisher.send(burst(1, 0, payloads[:FRAMES]))
+            await publisher.send(burst(2**63 - 1, FRAMES, payloads[FRAMES:]), closed(0))
+        await asyncio.gather(one.goodbye(), other.goodbye())
+    await client.recording.StopRecord(task_pb2.StopRecordRequest(app_id="app", task_id=started.task.task_id))
+    async with asyncio.timeout(20):
+        described = await client.wait_until_complete("app", started.task.task_id)
+    recorded = {each.user_id: each.statistics.recorded for each in described.segments}
+    assert recorded == {"one": FRAMES + 1, "other": FRAMES + 1, "": 2 * (FRAMES + 1)}
