@@ -7,7 +7,7 @@ import pytest
 
 from roomtape.v1 import ingest_pb2, media_pb2, room_pb2
 from roomtape_service.clock import ManualClock
-from roomtape_service.ingest.session import PublishSession
+from roomtape_service.ingest.session import REJECTED_LIMIT, PublishSession
 from roomtape_service.recording import protocol
 from roomtape_service.recording.front.feed import FeedFacts, RoomFeed
 from roomtape_service.recording.front.held import HELD_BYTES_LIMIT
@@ -27,6 +27,7 @@ class Publishing:
 
     session: PublishSession
     who: LiveParticipant
+    written: list[ingest_pb2.PublishResponse]
     sequences: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TRACKS, 0))
 
     async def take(self, track_id: str) -> None:
@@ -61,12 +62,14 @@ async def publishing() -> Publishing:
     feed.set_tracks("mix", TRACKS)
     room = LiveRoom("room", "app", "room", room_pb2.ROOM_CLOCK_MEDIA, NOW, feed, NOW)
 
+    written: list[ingest_pb2.PublishResponse] = []
+
     async def write(response: ingest_pb2.PublishResponse) -> None:
-        assert response.HasField("opened")
+        written.append(response)
 
     session = PublishSession(ManualClock(NOW), write)
     await session.start(room, who, resumed=False)
-    return Publishing(session, who)
+    return Publishing(session, who, written)
 
 
 async def test_what_one_track_waits_for_may_come_on_another(publishing: Publishing) -> None:
@@ -83,3 +86,16 @@ async def test_a_publisher_who_is_far_ahead_waits_until_something_is_safe(publis
         await publishing.take("mic")
     publishing.who.tracks["mic"].feed.acknowledge(2)
     await publishing.take("screen")
+
+
+async def test_who_does_not_read_what_was_rejected_is_not_read_either(publishing: Publishing) -> None:
+    feed = publishing.who.tracks["mic"].feed
+    assert feed.on_rejected is not None
+    for sequence in range(1, 2 * REJECTED_LIMIT, 2):
+        feed.on_rejected(protocol.Rejected(feed.handle, sequence, sequence, "CORRUPT_PAYLOAD", "no Opus"))
+    with pytest.raises(TimeoutError):
+        await publishing.take("screen")
+    writing = asyncio.create_task(publishing.session.run_writer())
+    await publishing.take("screen")
+    writing.cancel()
+    assert sum(each.HasField("frames_rejected") for each in publishing.written) == REJECTED_LIMIT

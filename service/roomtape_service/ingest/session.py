@@ -12,12 +12,15 @@ from roomtape_service.recording import protocol
 from roomtape_service.recording.front.held import HELD_BYTES_LIMIT
 from roomtape_service.rooms.room import LiveParticipant, LiveRoom, LiveTrack
 
-__all__ = ["ACKNOWLEDGE_SECONDS", "PublishSession"]
+__all__ = ["ACKNOWLEDGE_SECONDS", "REJECTED_LIMIT", "PublishSession"]
 
 ACKNOWLEDGE_SECONDS = 1.0
 """How often a publisher hears of what is safe: a message out costs the node as much as several in."""
 _ACKNOWLEDGE_FAST_SECONDS = 0.5
 """The same where media may come faster than real time: publishers send only so much ahead of what is safe."""
+
+REJECTED_LIMIT = 1000
+"""Rejections that wait to be written, from which on a publisher is not read who does not read them."""
 
 Write = Callable[[ingest_pb2.PublishResponse], Awaitable[None]]
 
@@ -140,6 +143,7 @@ class PublishSession:
             for rejected in self._rejected:
                 await self._write(ingest_pb2.PublishResponse(frames_rejected=rejected))
             self._rejected.clear()
+            self._progress.set()
             for acknowledgement in self._news():
                 await self._write(ingest_pb2.PublishResponse(acknowledgement=acknowledgement))
             if self._goodbye == ingest_pb2.GOODBYE_REASON_DRAINING or (self._goodbye and self._all_safe()):
@@ -152,7 +156,8 @@ class PublishSession:
 
     def _is_full(self) -> bool:
         tracks = self._tracks().values()
-        return sum(track.feed.held.size for track in tracks) >= HELD_BYTES_LIMIT * len(tracks)
+        is_ahead = sum(track.feed.held.size for track in tracks) >= HELD_BYTES_LIMIT * len(tracks)
+        return is_ahead or len(self._rejected) >= REJECTED_LIMIT
 
     def _all_safe(self) -> bool:
         assert self._room is not None
