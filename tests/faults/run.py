@@ -42,6 +42,7 @@ PART_BYTES = 5 << 20
 _RECOVERY_SECONDS = 60.0
 _FAILPOINT_SECONDS = 3.0
 _LEAVE_SECONDS = 90.0
+_CALL_SECONDS = 120.0
 _COMPLETE_SECONDS = 120.0
 _CLOCK_STEP_SECONDS = 3600.0
 _PATIENT = RetrySettings(attempts=200, max_seconds=0.5)
@@ -111,7 +112,7 @@ class Run:
 
     async def _start(self) -> None:
         await self.server.start()
-        self._client = Client(self.server.target, retry=_PATIENT)
+        self._client = Client(self.server.target, timeout_seconds=_CALL_SECONDS, retry=_PATIENT)
         await self._set_storage(self._store.settings())
         self.outcome.tasks = {scene.room_id: await self._record(scene) for scene in SCENES}
         target, seed = self.server.target, str(self._seed)

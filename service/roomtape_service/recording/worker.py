@@ -74,7 +74,8 @@ class Worker:
         # What is there now stays, and hardly anything of what comes is in a cycle: nothing to look for often.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
-        self._connect()
+        if not self._connect():
+            return False
         self._generation.open()
         folder = self._generation.folder
         self._link.send(Hello(self._settings.index, self._generation.name, os.getpid(), str(folder)))
@@ -92,13 +93,18 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError):
             return False
 
-    def _connect(self) -> None:
-        """Waits for a node that starts at the same time."""
+    def _connect(self) -> bool:
+        """Waits for a node that starts at the same time. False when who starts both is gone: none will come, and who
+        follows waits for us to end."""
         until_ns = self._clock.monotonic_ns() + _NODE_WAIT_NS
+        parent = os.getppid()
         while True:
             try:
-                return self._link.connect()
+                self._link.connect()
+                return True
             except (FileNotFoundError, ConnectionRefusedError):
+                if os.getppid() != parent:
+                    return False
                 if self._clock.monotonic_ns() >= until_ns:
                     raise
             time.sleep(_CONNECT_PAUSE_SECONDS)
