@@ -19,7 +19,7 @@ from roomtape_service import failpoints
 from roomtape_service.clock import Clock, SteadyClock
 from roomtape_service.clock_anchor import ClockAnchor
 from roomtape_service.database import applications as application_rows
-from roomtape_service.database import manifests
+from roomtape_service.database import manifests, spooled
 from roomtape_service.database.database import Database
 from roomtape_service.database.segments import SegmentRow
 from roomtape_service.database.unit_of_work import UnitOfWork
@@ -45,8 +45,9 @@ from roomtape_service.rpc.recording import RecordingServicer
 from roomtape_service.rpc.room import RoomServicer
 from roomtape_service.rpc.server import RpcServer
 from roomtape_service.rpc.watch import WatchService, WatchSettings
-from roomtape_service.settings import Address, Settings
+from roomtape_service.settings import Address, Settings, SettingsError
 from roomtape_service.spool.cleaning import remove_empty_folders, remove_stored
+from roomtape_service.spool.identity import claim_spool, spool_problem
 from roomtape_service.spool.quota import Watermarks
 from roomtape_service.spool.watching import SpoolWatch
 from roomtape_service.storage.clients import S3Clients
@@ -120,6 +121,7 @@ class Node:
         settings = self._settings
         settings.spool_dir.mkdir(parents=True, exist_ok=True)
         await self._database.open()
+        await self._check_spool()
         await self._create_default_application()
         # Before anything new is recorded, all that was recorded is known.
         anchor = ClockAnchor.read(settings.data_dir / CLOCK_NAME)
@@ -340,6 +342,24 @@ class Node:
         self._manifests.wake()
         self._removals.retry_now()
         self._expiring_credentials.wake()
+
+    async def _check_spool(self) -> None:
+        """Raises SettingsError for a spool that is not the database's, before anything of it is given up."""
+        settings, epoch = self._settings, self._database.epoch
+        awaited = await self._database.read(spooled.unsettled_recordings)
+        problem = await asyncio.to_thread(
+            spool_problem, settings.spool_dir, epoch, awaits_files=bool(awaited)
+        )
+        if problem is not None:
+            if settings.spool_mismatch == "refuse":
+                raise SettingsError(
+                    [
+                        f"data_dir: {problem}; mount or move the right one there, or start once with "
+                        "--spool-mismatch accept, which gives up what is not there"
+                    ]
+                )
+            log.warning("spool_accepted", problem=problem)
+        await asyncio.to_thread(claim_spool, settings.spool_dir, epoch)
 
     async def _drain_publishers(self) -> None:
         # Workers close their segments first, so that the goodbye acknowledges all that was sent and the watchers, who

@@ -218,6 +218,14 @@ class Settings:
             "Bytes kept free on that disk, for the database and for finishing files: with less, recording pauses.",
         )
     )
+    spool_mismatch: str = field(
+        metadata=_about(
+            choice("refuse", "accept"),
+            "refuse",
+            "What to do at start when the spool is not the one that the database knows, say because its disk is not "
+            "mounted: `refuse` to serve, or `accept` that what it lacks is lost.",
+        )
+    )
     record_calls_per_second: float = field(
         metadata=_about(
             number(0.1, 100_000),
