@@ -40,7 +40,7 @@ PART_BYTES = 5 << 20
 """The least that every vendor takes: files come in parts early."""
 
 _RECOVERY_SECONDS = 60.0
-_FAILPOINT_SECONDS = 3.0
+_FAILPOINT_SECONDS = 5.0
 _LEAVE_SECONDS = 90.0
 _CALL_SECONDS = 120.0
 _COMPLETE_SECONDS = 120.0
