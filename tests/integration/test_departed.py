@@ -1,12 +1,14 @@
 """Who leaves a room on a MEDIA clock waits for nobody, and nothing of them is lost."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from roomtape.client import Client
-from roomtape.v1 import media_pb2, task_pb2
+from roomtape.client import Client, RetrySettings
+from roomtape.v1 import media_pb2, room_pb2, task_pb2
 from tests.support.audio import tone
 from tests.support.hearing import assert_heard, check_files, select
 from tests.support.server import running_server
@@ -98,3 +100,48 @@ async def test_a_mix_that_has_nothing_yet_gets_all_after_a_kill(tmp_path: Path) 
         segments = await stage.end()
         assert_heard(select(segments, WAV, "ada"), {ada.hertz: (ada.log, ada.dbfs)})
         assert_heard(select(segments, WAV), {each.hertz: (each.log, each.dbfs) for each in (ada, ben)})
+
+
+async def test_what_was_kept_outlives_a_start_that_could_not_take_up_its_task(tmp_path: Path) -> None:
+    patient = RetrySettings(attempts=100, max_seconds=0.5)
+    async with (
+        running_server(tmp_path / "data") as server,
+        Client(server.target, retry=patient) as client,
+    ):
+        stage, ada, ben = Stage(client, "room"), Speaker("ada", 700, PCM), Speaker("ben", 1200, PCM)
+        await stage.record(task_pb2.RECORD_MODE_MIXED, mixes=[WAV])
+        await stage.join(ada, ben)
+        await stage.talk(0.4, ada, ben)
+        await stage.settle()
+        await ada.say(PCM.frames(tone(ada.hertz, 1.0, dbfs=ada.dbfs)), stage.now_ns, is_live=False)
+        await ada.live().close()
+        stage.speakers.remove(ada)
+        await server.kill()
+        await server.start()
+        await server.kill()
+        found = _set_resume(server.data_dir, "{")
+        await server.start()
+        assert "task_not_restored" in server.log_path.read_text("utf-8")
+        await server.kill()
+        _set_resume(server.data_dir, found)
+        await server.start()
+        request = room_pb2.DescribeRoomRequest(app_id="app", room_id="room")
+
+        async def is_back() -> bool:
+            return all(
+                each.connected for each in (await client.rooms.DescribeRoom(request)).room.participants
+            )
+
+        await eventually(is_back, "ben has found the new node")
+        await stage.talk(1.2, ben)
+        segments = await stage.end()
+        assert_heard(segments, {each.hertz: (each.log, each.dbfs) for each in (ada, ben)})
+
+
+def _set_resume(data_dir: Path, resume: str) -> str:
+    """Writes where the only recording goes on; returns what was there. The database is in use by nobody."""
+    with closing(sqlite3.connect(next(data_dir.glob("*.db")))) as database:
+        ((before,),) = database.execute("SELECT resume FROM segments WHERE segment_id = 0").fetchall()
+        database.execute("UPDATE segments SET resume = ? WHERE segment_id = 0", (resume,))
+        database.commit()
+    return str(before)

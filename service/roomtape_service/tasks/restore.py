@@ -67,19 +67,22 @@ async def restore(
     present = defaultdict(list)
     for participant in await database.read(participant_rows.present_participants):
         present[participant.room_key].append(participant)
+    is_whole = True
     for row in room_list:
         try:
             rooms.restore(row, present[row.room_key])
         except Exception:
+            is_whole = False
             log.exception("room_not_restored", room_key=row.room_key)
     for task in await database.read(task_rows.unfinished_tasks):
         try:
             await _take_up(database, task, rooms, tasks, unended)
         except Exception:
+            is_whole = False
             log.exception("task_not_restored", task_id=task.task_id)
     for room in rooms.everywhere():
         _acknowledge(room)
-    await pool.take_up_departed()
+    await pool.take_up_departed(is_whole=is_whole)
     await unended.settle()
     log.info("restored", rooms=len(room_list), tasks=len(tuple(tasks.running())))
 

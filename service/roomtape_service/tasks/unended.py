@@ -106,10 +106,13 @@ class Unended:
             self._taken.append(_Unended(task, row, room, recording, ended_ns))
 
     async def settle(self) -> None:
-        """After those who left were taken up: each ends now, or waits. Raises what the database raises."""
+        """After those who left were taken up: each ends now, or waits. What can't is told in the log."""
         taken, self._taken = self._taken, []
         for each in taken:
-            await self._settle(each)
+            try:
+                await self._settle(each)
+            except Exception:
+                log.exception("unended_recording_failed", recording_id=each.row.recording_id)
         for room_key in self._closed:
             self._pool.close_room(room_key)
         self._closed.clear()

@@ -145,11 +145,15 @@ class WorkerPool:
                 )
                 feed.forget_kept(track, departing)
 
-    async def take_up_departed(self) -> None:
-        """Goes on with those who had left the rooms that were taken up; before there are workers."""
+    async def take_up_departed(self, *, is_whole: bool) -> None:
+        """Goes on with those who had left the rooms that were taken up; before there are workers.
+
+        Unless all rooms and recordings were (`is_whole`), what nobody lacks now may be lacked at the next start.
+        """
         for path, departed in await asyncio.to_thread(load_departed, self._spool_root):
             feed = self._feeds.get(departed.room_key)
-            if feed is None or not feed.take_up(departed, path):
+            is_taken = feed is not None and feed.take_up(departed, path)
+            if not is_taken and is_whole:
                 with suppress(OSError):
                     failpoints.hit("departed.forget")
                     path.unlink()
