@@ -2,8 +2,8 @@
 
 Who comes back sends again what was not acknowledged; what they do not, their track tells. For who does not come back,
 the time from the end of the segment that was interrupted to the node's return is told as a GAP when they leave the
-room, in each recording that had them: nobody knows whether they spoke. So is the time up to a stop that the node did
-not live to carry out. On a MEDIA clock nobody knows how much time that was: INTERRUPTED says that something is missing.
+room, in each recording that had them: nobody knows whether they spoke. On a MEDIA clock nobody knows how much time that
+was: INTERRUPTED says that something is missing. For recordings of stopped tasks see `unended`.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ async def expect_back(
 
 
 async def tell_unfinished(uow: UnitOfWork, task: TaskRow, recording: RecordingRow) -> None:
-    """A stopped recording ends where its last segment was interrupted: up to the stop it may lack something."""
+    """A recording whose stop noted nothing ends where its last segment was interrupted: up to then it may lack something."""
     room = await room_rows.find_room(uow.connection, task.room_key)
     interrupted = await _interrupted(uow.connection, recording.recording_id)
     if interrupted is None or interrupted.end_ns is None or task.stop_ns is None:
