@@ -49,7 +49,7 @@ async def expect_back(
 
 
 async def tell_unfinished(uow: UnitOfWork, task: TaskRow, recording: RecordingRow) -> None:
-    """A recording whose stop noted nothing ends where its last segment was interrupted: up to then it may lack something."""
+    """A recording whose stop noted nothing ends where it was interrupted: up to the stop it may lack something."""
     room = await room_rows.find_room(uow.connection, task.room_key)
     interrupted = await _interrupted(uow.connection, recording.recording_id)
     if interrupted is None or interrupted.end_ns is None or task.stop_ns is None:
