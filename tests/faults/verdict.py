@@ -13,6 +13,8 @@ import av
 import numpy as np
 
 from roomtape.v1 import event_pb2, media_pb2, segment_pb2
+from roomtape_service.spool.generation import LOCK_NAME
+from roomtape_service.spool.identity import MARK_NAME
 from tests.faults.cast import SCENES, Behaviour, Role, Scene, role_name
 from tests.faults.diary import PublishedFrame, read_acknowledged, read_frames
 from tests.faults.manifests import judge_manifests
@@ -300,6 +302,8 @@ def _judge_store(outcome: Outcome, store: FaultyStore, figures: Figures) -> list
 def _judge_spool(data_dir: Path) -> list[str]:
     spool = data_dir / "spool"
     left = [
-        str(path.relative_to(spool)) for path in spool.rglob("*") if path.is_file() and path.name != "lock"
+        str(path.relative_to(spool))
+        for path in spool.rglob("*")
+        if path.is_file() and path.name not in (LOCK_NAME, MARK_NAME)
     ]
     return [f"left on the spool: {sorted(left)[:5]} ({len(left)})"] if left else []
