@@ -19,8 +19,8 @@ help: ## this list
 demo: .venv/.service ## record a room on this machine, from nothing
 	$(BIN)/roomtape demo
 
-test: .venv/.dev ## unit, integration, property and fault tests
-	$(BIN)/pytest tests -m 'not system' $(PYTEST_ARGS)
+test: .venv/.dev ## unit, integration and property tests
+	$(BIN)/pytest tests -m 'not system' --ignore tests/faults $(PYTEST_ARGS)
 
 test-faults: .venv/.dev ## 100 kills a store; FAULTS_KILLS, FAULTS_SEED and FAULTS_STORE choose others
 	FAULTS_KILLS=$${FAULTS_KILLS:-100} $(BIN)/pytest tests/faults -rA $(PYTEST_ARGS)
