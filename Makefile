@@ -66,7 +66,7 @@ pins: .venv-pins/.stamp ## pin requirements/*.txt again
 
 clean: ## remove environments, caches and everything built
 	rm -rf .venv .venv-oldest .venv-proto .venv-pins .bench dist clients/python/dist clients/node/node_modules
-	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .failpoints .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find service clients tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 %/bin/python:
