@@ -305,3 +305,28 @@ async def test_a_mix_remembers_those_who_passed_by_last(node: RecorderNode) -> N
     assert len(segment.resume) == REMEMBERED_TRACKS
     assert f"{passing - 1}/mic" in segment.resume
     assert segment.statistics.recorded == passing
+
+
+@pytest.mark.parametrize("behind_ms", [104, 60_000])
+async def test_a_mix_that_goes_on_loses_nothing_to_a_clock_that_is_behind(
+    node: RecorderNode, behind_ms: int
+) -> None:
+    """What is behind by more than clocks may be was waited for, and is too late."""
+    publisher = Publisher(1, start_ns=EPOCH_NS + 100 * SECOND)
+    ended_ns = publisher.start_ns + behind_ms * MS
+    started = order("m", kind=RecordingKind.MIXED, next_segment=1, position_ns=ended_ns)
+    node.tell(protocol.RoomOpen(1, RoomClock.ARRIVAL, EPOCH_NS), publisher.open())
+    node.tell(started, protocol.RecordingTracks("m", (1,)))
+    signal = noise(1.0, peak=3000)
+    for at in range(0, len(signal), 5 * FRAME):
+        pcm = signal[at : at + 5 * FRAME]
+        frames = [publisher.frame(pcm[i : i + FRAME].tobytes(), FRAME) for i in range(0, len(pcm), FRAME)]
+        node.write(publisher.message(publisher.batch(frames)))
+    node.tell(protocol.TrackClose(1, publisher.capture_ns()))
+    segments = await node.stop("m", publisher.capture_ns())
+    if behind_ms > 1000:
+        assert segments == []
+        return
+    [segment] = segments
+    assert segment.start_ns == ended_ns
+    assert np.array_equal(ffmpeg_decode(segment.files[0].path), signal)

@@ -245,3 +245,49 @@ async def test_a_track_is_recorded_into_the_containers_that_can_hold_it(node: Re
     assert [file.container for file in segment.files] == [Container.WAV]
     assert await node.stop("none", 0) == []
     assert node.safe == {TRACK: 50}
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_segment_does_not_begin_before_the_end_of_the_one_before(
+    node: RecorderNode, goes_on: bool, is_known: bool
+) -> None:
+    """A clock that is behind after a restart: all media is there, and pauses make good what it is off."""
+    rate, behind_ns = 8_000, 104_500_000
+    publisher = Publisher(TRACK, rate=rate, start_ns=EPOCH_NS + 10 * SECOND)
+    ended_ns = publisher.start_ns + behind_ns
+    resume = {publisher.key: protocol.Resume(0, publisher.start_ns)} if is_known else {}
+    started = order(
+        "r",
+        next_segment=1,
+        resume=resume,
+        position_ns=ended_ns if goes_on else None,
+        ended_ns=ended_ns,
+    )
+    begin(node, publisher, started, clock=RoomClock.ARRIVAL)
+    first, second = noise(1.0, rate), noise(1.0, rate)
+    send(node, publisher, pcm_frames(publisher, first))
+    publisher.pause(SECOND)
+    send(node, publisher, pcm_frames(publisher, second))
+    [segment] = await end(node, publisher)
+    assert segment.start_ns == ended_ns
+    assert segment.end_ns == publisher.start_ns + 3 * SECOND
+    assert segment.statistics == FrameStatistics(recorded=100)
+    heard = ffmpeg_decode(segment.files[0].path)
+    assert np.array_equal(heard[:rate], first)
+    assert np.array_equal(heard[-rate:], second)
+    assert not heard[rate:-rate].any()
+
+
+async def test_who_comes_again_at_once_goes_on_after_what_is_recorded(node: RecorderNode) -> None:
+    publisher = Publisher(TRACK)
+    begin(node, publisher, order("r"), clock=RoomClock.ARRIVAL)
+    first, second = noise(1.0), noise(1.0, 16_000)
+    send(node, publisher, pcm_frames(publisher, first))
+    node.tell(protocol.TrackClose(TRACK, publisher.capture_ns() + 100 * MS + 7))
+    again = Publisher(TRACK + 1, key="next/mic", rate=16_000, start_ns=publisher.capture_ns())
+    node.tell(again.open(), protocol.RecordingTracks("r", (again.handle,)))
+    send(node, again, pcm_frames(again, second))
+    before, after = await end(node, again)
+    assert 0 <= after.start_ns - before.end_ns < SECOND // 16_000
+    assert np.array_equal(ffmpeg_decode(after.files[0].path), second)

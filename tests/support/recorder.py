@@ -160,6 +160,7 @@ def order(
     from_ns: int = 0,
     resume: dict[str, protocol.Resume] | None = None,
     position_ns: int | None = None,
+    ended_ns: int | None = None,
     expected: Sequence[str] = (),
 ) -> protocol.RecordingStart:
     """A recording with the defaults of a task."""
@@ -178,6 +179,7 @@ def order(
         from_ns=from_ns,
         resume=resume or {},
         position_ns=position_ns,
+        ended_ns=ended_ns,
         expected=tuple(expected),
     )
 

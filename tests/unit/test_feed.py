@@ -474,7 +474,7 @@ def test_a_worker_forgets_who_left_and_knows_who_comes_back(feed: RoomFeed) -> N
     feed.push(again, 5, NOW, b"again")
     start, opened, tracks, frames = worker.take()
     assert isinstance(start, protocol.RecordingStart)
-    assert (start.next_segment, start.position_ns) == (1, None)
+    assert (start.next_segment, start.position_ns, start.ended_ns) == (1, None, NOW)
     assert start.resume == {gone.facts.key: protocol.Resume(5, NOW)}
     assert isinstance(opened, protocol.TrackOpen)
     assert tracks == protocol.RecordingTracks("r1", (again.handle,))

@@ -54,6 +54,9 @@ class MixedRecording(Recording):
 
     def attach(self, lane: Lane) -> None:
         super().attach(lane)
+        if self.order.position_ns is not None and not self._has_mixed:
+            end = position_of(self.order.position_ns, lane.format.rate, self.room.epoch_ns)
+            lane.timeline.begin_near(end, self.series.safe.get(lane.facts.key, 0))
         self._inputs.append(MixInput(lane))
 
     def lose(self, lane: Lane, now_ns: int) -> None:

@@ -150,6 +150,8 @@ class RecordingStart:
     position_ns: int | None = None
     """`end_ns` of the segment before, to go on exactly there: a MIXED recording always, a SINGLE one fills
     with silence up to its first frame if that comes within `break_wait_ns`."""
+    ended_ns: int | None = None
+    """`end_ns` of the segment before, where there is nothing to go on with: the next begins there at the earliest."""
     expected: tuple[str, ...] = ()
     """MIXED: keys of tracks that will be there again; the mix waits some seconds for them."""
 

@@ -5,7 +5,7 @@ Both directions round to the nearest, so a position survives the way through nan
 
 from roomtape_service.clock import NANOSECONDS
 
-__all__ = ["duration_ns", "ns_of", "position_of", "samples_of"]
+__all__ = ["duration_ns", "first_position", "ns_of", "position_of", "samples_of"]
 
 
 def duration_ns(samples: int, rate: int) -> int:
@@ -26,3 +26,9 @@ def ns_of(position: int, rate: int, epoch_ns: int) -> int:
 def position_of(at_ns: int, rate: int, epoch_ns: int) -> int:
     """Position at a room time."""
     return samples_of(at_ns - epoch_ns, rate)
+
+
+def first_position(at_ns: int, rate: int, epoch_ns: int) -> int:
+    """The first position that is not before a room time; at the rate by which that came about, its own."""
+    position = position_of(at_ns, rate, epoch_ns)
+    return position if ns_of(position, rate, epoch_ns) >= at_ns else position + 1

@@ -76,6 +76,8 @@ class SegmentSeries:
         """Segments that are being finished."""
         self.format: Format | None = None
         """Of the open segment; None when there is none."""
+        self.ended_ns = order.ended_ns if order.position_ns is None else order.position_ns
+        """Room time of the end of the segment before; None if there is none. No segment may begin before."""
         self.trouble: SpoolTrouble | None = None
         """Why the open segment ends before its time, if it does."""
         self._order = order
@@ -271,6 +273,7 @@ class SegmentSeries:
             trouble = self.trouble
             self._write_checkpoint(segment, self.position, is_last=trouble is None)
             self.closing.add(segment.release(interrupted=trouble is not None, trouble=trouble))
+            self._note_end(segment)
         else:
             remember(self.safe, {mark.key: mark.sequence for mark in self._marks if mark.key is not None})
             segment.abandon()
@@ -286,6 +289,7 @@ class SegmentSeries:
             is_whole = segment.last.is_last
             trouble = None if is_whole else self.trouble
             self.closing.add(segment.release(interrupted=not is_whole, trouble=trouble))
+            self._note_end(segment)
         else:
             segment.abandon()
         self._forget_segment()
@@ -387,6 +391,11 @@ class SegmentSeries:
         header = segment.header
         sizes = {str(file.container): size for file, size in zip(header.files, last.sizes, strict=True)}
         self._services.send(SegmentGrown(header.recording_id, header.segment, sizes))
+
+    def _note_end(self, segment: SegmentWriter) -> None:
+        last, header = segment.last, segment.header
+        assert last is not None
+        self.ended_ns = ns_of(header.start + last.samples, header.sample_rate, header.epoch_ns)
 
     def _forget_segment(self) -> None:
         self._marks.clear()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from roomtape_service.recording.delivery import Delivery, Piece, Run
 from roomtape_service.recording.marks import Mark
-from roomtape_service.recording.positions import position_of, samples_of
+from roomtape_service.recording.positions import first_position, position_of, samples_of
 from roomtape_service.recording.protocol import RecordingStart, RoomOpen
 from roomtape_service.recording.recording import FILL_NS, Recording
 from roomtape_service.recording.series import SeriesServices
@@ -24,6 +24,11 @@ class SingleRecording(Recording):
     @property
     def needs_pcm(self) -> bool:
         return not self.is_ending and any(self.decodes(lane.format.codec) for lane in self.lanes)
+
+    def attach(self, lane: Lane) -> None:
+        super().attach(lane)
+        if (end := self._end_before(lane)) is not None:
+            lane.timeline.begin_not_before(end, self.series.safe.get(lane.facts.key, 0))
 
     def lose(self, lane: Lane, now_ns: int) -> None:
         self._lost_since_ns = now_ns
@@ -98,7 +103,13 @@ class SingleRecording(Recording):
             if 0 <= position - resumed <= samples_of(self.order.break_wait_ns, lane.format.rate):
                 position = resumed
             self._resume_ns = None
+        if (end := self._end_before(lane)) is not None:
+            position = max(position, end)
         self.series.begin(position, lane.format)
+
+    def _end_before(self, lane: Lane) -> int | None:
+        ended_ns = self.series.ended_ns
+        return None if ended_ns is None else first_position(ended_ns, lane.format.rate, self.room.epoch_ns)
 
     def _first_position(self, lane: Lane) -> int:
         return position_of(self.order.from_ns, lane.format.rate, self.room.epoch_ns)

@@ -6,13 +6,13 @@ the next frame belongs. There, and in frames that are silent themselves, drift i
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from roomtape.v1 import ingest_pb2
 from roomtape_service.clock import NANOSECONDS
-from roomtape_service.recording.mapping import RoomMapping
+from roomtape_service.recording.mapping import JUMP_NS, RoomMapping
 from roomtape_service.recording.positions import duration_ns, position_of, samples_of
 from roomtape_service.recording.protocol import RoomClock
 from roomtape_service.recording.reorder import Reorder, TrackFrame
@@ -37,6 +37,15 @@ _ERROR_DIVISOR: Final = 2000
 
 class FrameTimeError(ValueError):
     """Times of a frame that can't follow those of the frame before it."""
+
+
+class _Floor(NamedTuple):
+    """Where a recording ended that lacks the frames after `sequence`."""
+
+    sequence: int
+    position: int
+    reach: int | None
+    """How far before it media is moved there; None: however far."""
 
 
 class TrackTimeline:
@@ -69,6 +78,20 @@ class TrackTimeline:
         self._at_ns = 0
         self._guard_ns = _GUARD_NS
         self._durations: dict[int, int] = {}
+        self._floors: list[_Floor] = []
+
+    def begin_not_before(self, position: int, sequence: int) -> None:
+        """Before anything came: a recording that lacks what comes after `sequence` has ended at `position`.
+
+        The first frame lies there at the earliest, whatever the clocks say; it is made good as drift is.
+        """
+        self._floors.append(_Floor(sequence, position, None))
+
+    def begin_near(self, position: int, sequence: int) -> None:
+        """As `begin_not_before`, for a recording that ends inside of frames, and that has to do without what is late:
+        the first frame moves only if clocks are wrong, since it would end before `position`, and not by more than
+        they may be."""
+        self._floors.append(_Floor(sequence, position, samples_of(JUMP_NS, self._rate)))
 
     def go_on_with(self, offset_ns: int) -> None:
         """Before anything came: the mapping from media to room time to go on with."""
@@ -133,6 +156,8 @@ class TrackTimeline:
             or not self._mapping.is_usual(media_ns, capture_ns)
         ):
             position = self._place_apart(frame, gap_ns, lost)
+            if self.position is None:
+                position = self._raised(frame.sequence, position, samples, lost)
         elif position != self._end:
             self._widen_guard(position - self._end)
         self._previous = frame
@@ -207,6 +232,18 @@ class TrackTimeline:
             return max(self.position, self._end + samples_of(gap_ns, self._rate))
         self._widen_guard(self.position - self._end)
         return self.position
+
+    def _raised(self, sequence: int, position: int, samples: int, lost: int) -> int:
+        """The position of the first frame, where clocks had it begin before the end of what is recorded already."""
+        raised = position
+        for floor in self._floors:
+            late = floor.position - position
+            if floor.reach is not None and not samples < late <= floor.reach:
+                continue
+            if late > 0 and sequence > floor.sequence:
+                missing = min(lost * samples, samples_of(_LOSS_NS, self._rate))
+                raised = max(raised, floor.position + missing)
+        return raised
 
     def error_samples(self) -> int:
         """How much later the next sample should be, if that is more than may be."""

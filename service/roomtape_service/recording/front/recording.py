@@ -37,6 +37,8 @@ class FeedRecording:
     facts: RecordingFacts
     next_segment: int = 0
     position_ns: int | None = None
+    ended_ns: int | None = None
+    """Where the newest segment ended, also of a recording that rested since."""
     resume: dict[str, protocol.Resume] = field(default_factory=dict)
     base: dict[str, int] = field(default_factory=dict)
     tracks: tuple[str, ...] = ()
@@ -78,7 +80,7 @@ class FeedRecording:
             return
         self.newest_ended = segment
         self.next_segment = max(self.next_segment, segment + 1)
-        self.position_ns = end_ns
+        self.position_ns = self.ended_ns = end_ns
         remember(self.resume, resume)
 
     def start(self, room: int, expected: tuple[str, ...]) -> protocol.RecordingStart:
@@ -99,5 +101,6 @@ class FeedRecording:
             from_ns=facts.from_ns,
             resume=dict(self.resume),
             position_ns=self.position_ns,
+            ended_ns=self.ended_ns,
             expected=expected,
         )
