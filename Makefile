@@ -2,6 +2,8 @@ PYTHON ?= python3
 ONLY ?=
 PINS ?=
 PYTEST_ARGS ?=
+# Most tests wait for servers and for time to pass; three at once keep two cores busy.
+TEST_PROCESSES ?= 3
 
 BIN := .venv/bin
 PROTO_ENV := PATH="$(CURDIR)/.venv-proto/bin:$$PATH"
@@ -20,7 +22,7 @@ demo: .venv/.service ## record a room on this machine, from nothing
 	$(BIN)/roomtape demo
 
 test: .venv/.dev ## unit, integration and property tests
-	$(BIN)/pytest tests -m 'not system' --ignore tests/faults $(PYTEST_ARGS)
+	$(BIN)/pytest tests -m 'not system' --ignore tests/faults -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-faults: .venv/.dev ## 100 kills a store; FAULTS_KILLS, FAULTS_SEED and FAULTS_STORE choose others
 	FAULTS_KILLS=$${FAULTS_KILLS:-100} $(BIN)/pytest tests/faults -rA $(PYTEST_ARGS)

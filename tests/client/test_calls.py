@@ -48,6 +48,7 @@ READS = {
     "DescribeTaskInfo",
     "GetApplication",
     "GetFile",
+    "GetManifest",
     "ListApplications",
     "ListFiles",
     "ListRooms",

@@ -19,13 +19,13 @@ __all__ = ["SESSION_FILE", "count_hits_of"]
 
 _folder = Path(tempfile.mkdtemp(prefix="roomtape-failpoints-"))
 
+_KEPT = os.environ.setdefault("FAILPOINTS_LOG", str(_folder / "kept"))
+"""Where the hits of the runs before are, and this one's go; the processes that share a run inherit it."""
+
 SESSION_FILE = _folder / "failpoints.json"
 """For services that a test starts without a file of its own."""
 
 _LOG = _folder / "hits"
-
-_KEPT = os.environ.get("FAILPOINTS_LOG", "")
-"""Where the hits of the runs before are, and this one's go."""
 
 _ENFORCED = "FAILPOINTS_ENFORCED"
 """Set for the last run: then a failpoint that no test came by fails it, and is named."""
@@ -41,10 +41,16 @@ def count_hits_of(log: Path) -> None:
     _others.append(log)
 
 
+def _own_hits() -> set[str]:
+    return {name for log in (_LOG, *_others) for name in _names_in(log)}
+
+
 def _hits() -> set[str]:
-    logs = (_LOG, *_others, *([Path(_KEPT)] if _KEPT else ()))
-    texts = [log.read_text("utf-8") for log in logs if log.exists()]
-    return {line.split()[0] for text in texts for line in text.splitlines() if line}
+    return _own_hits() | _names_in(Path(_KEPT))
+
+
+def _names_in(log: Path) -> set[str]:
+    return {line.split()[0] for line in log.read_text("utf-8").splitlines()} if log.exists() else set()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    with Path(_KEPT).open("a", encoding="utf-8") as kept:
+        kept.write("".join(f"{name}\n" for name in sorted(_own_hits())))
     if os.environ.get(_ENFORCED) and exitstatus == 0 and _ALL - _hits():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -60,13 +68,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     missing = sorted(_ALL - _hits())
     terminalreporter.write_line(f"failpoints: {len(_ALL) - len(missing)} of {len(_ALL)} were hit")
-    if (os.environ.get(_ENFORCED) or _KEPT) and missing:
+    if os.environ.get(_ENFORCED) and missing:
         terminalreporter.write_line(f"No test came by: {', '.join(missing)}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if _KEPT:
-        Path(_KEPT).write_text("".join(f"{name}\n" for name in sorted(_hits())), "utf-8")
     for path in _folder.iterdir():
         path.unlink()
     _folder.rmdir()

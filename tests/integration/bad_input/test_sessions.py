@@ -161,7 +161,7 @@ async def test_a_publisher_who_vanishes_leaves_a_whole_file_behind(world: World,
     task_id = await record(client, "vanishing", LIVE, [media_pb2.CONTAINER_WAV], app_id="gme")
     command = [
         "-m",
-        "tests.faults.publisher",
+        "tests.support.lone_publisher",
         world.server.target,
         "gme",
         "vanishing",
