@@ -83,6 +83,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
                 raise error
             if session.refusal is not None:
                 raise session.refusal
+            _check_written(writer)
         finally:
             self._sessions.discard(session)
             session.release()
@@ -169,6 +170,19 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         )
         sent_ns = opening.sent_time.seconds * NANOSECONDS + opening.sent_time.nanos
         return room, participant, sent_ns
+
+
+def _check_written(writer: "asyncio.Task[None]") -> None:
+    """A stream whose writer failed must not look ended by the rules: its publisher has to resume."""
+    if not writer.done() or writer.cancelled() or (error := writer.exception()) is None:
+        return
+    if isinstance(error, aio.BaseError):
+        # Connections break while somebody writes; that is no defect of ours.
+        log.warning("publisher_not_told", error=str(error))
+        raise Refusal(
+            error_pb2.ERROR_REASON_INTERNAL, "The stream could not be written; open it again."
+        ) from error
+    raise error
 
 
 def _not_opened() -> Refusal:
