@@ -92,6 +92,27 @@ def recorded_room(pool: WorkerPool) -> RoomFeed:
     return feed
 
 
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"\x00\x00", b"\x00\x00\x01\x00C{", b"\x00\x00\x00\x03C{]", protocol.encode(protocol.Bye())],
+)
+async def test_a_connection_that_breaks_before_it_says_hello_is_closed(
+    pool: WorkerPool, tmp_path: Path, said: bytes
+) -> None:
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "node.sock")
+    writer.write(said)
+    writer.write_eof()
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+    assert pool.worker_count == 0
+    await pool.aclose()
+    assert failures == []
+
+
 async def test_a_room_goes_to_nobody_before_its_spool_was_looked_at(pool: WorkerPool, tmp_path: Path) -> None:
     lost, other = SpoolWorker(tmp_path, 0), SpoolWorker(tmp_path, 1)
     await lost.connect()

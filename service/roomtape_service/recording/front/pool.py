@@ -215,9 +215,13 @@ class WorkerPool:
             return
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        hello = await protocol.read_worker_op(reader)
-        if not isinstance(hello, protocol.Hello):
-            writer.close()
+        hello = None
+        try:
+            hello = await _hello(reader)
+        finally:
+            if hello is None:
+                writer.close()
+        if hello is None:
             return
         link = WorkerLink(reader, writer, hello, self._receive)
         log.info("worker_connected", worker=hello.index, generation=hello.generation, pid=hello.pid)
@@ -352,6 +356,19 @@ class WorkerPool:
     def _resume(self, feed: RoomFeed) -> None:
         if not self._stopping and not self._is_paused:
             feed.resume_parked()
+
+
+async def _hello(reader: asyncio.StreamReader) -> protocol.Hello | None:
+    """The first message of a connection; None if it broke before, or begins with another."""
+    try:
+        op = await protocol.read_worker_op(reader)
+    except (ConnectionError, asyncio.IncompleteReadError, protocol.ProtocolError) as error:
+        log.warning("worker_hello_broken", error=str(error))
+        return None
+    if isinstance(op, protocol.Hello):
+        return op
+    log.warning("worker_without_hello", message=type(op).__name__ if op is not None else "")
+    return None
 
 
 def _kill_worker_of(folder: Path) -> None:
