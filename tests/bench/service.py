@@ -15,8 +15,21 @@ from typing import Self
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import grpc
+from google.protobuf import field_mask_pb2
 
-from roomtape.v1 import media_pb2, room_pb2, room_pb2_grpc, segment_pb2, task_pb2, task_pb2_grpc
+from roomtape.v1 import (
+    application_pb2,
+    application_pb2_grpc,
+    event_pb2,
+    event_pb2_grpc,
+    media_pb2,
+    room_pb2,
+    room_pb2_grpc,
+    segment_pb2,
+    storage_pb2,
+    task_pb2,
+    task_pb2_grpc,
+)
 from tests.bench.processes import family
 
 __all__ = ["APP", "Service"]
@@ -67,11 +80,22 @@ class Service:
         """The settings that the node was started with."""
         return self._folder / "run" / "settings.json"
 
-    def new_room(self) -> str:
+    def set_storage(self, settings: storage_pb2.StorageSettings) -> None:
+        """Where files go from now on."""
+        request = application_pb2.UpdateApplicationRequest(
+            application=application_pb2.Application(app_id=APP, storage=settings),
+            update_mask=field_mask_pb2.FieldMask(paths=["storage"]),
+        )
+        application_pb2_grpc.ApplicationServiceStub(self._channel).UpdateApplication(
+            request, timeout=_CALL_SECONDS
+        )
+
+    def new_room(self, clock: room_pb2.RoomClock.ValueType = room_pb2.ROOM_CLOCK_ARRIVAL) -> str:
         """Opens a room; returns its id."""
         self._names += 1
         room_id = f"room-{self._names}"
-        self._rooms.CreateRoom(room_pb2.CreateRoomRequest(app_id=APP, room_id=room_id), timeout=_CALL_SECONDS)
+        request = room_pb2.CreateRoomRequest(app_id=APP, room_id=room_id, clock=clock)
+        self._rooms.CreateRoom(request, timeout=_CALL_SECONDS)
         return room_id
 
     def start(
@@ -85,6 +109,26 @@ class Service:
         )
         request = task_pb2.StartRecordRequest(app_id=APP, room_id=room_id, mode=mode, output=output)
         return self._tasks.StartRecord(request, timeout=_CALL_SECONDS).task.task_id
+
+    def seconds_to_complete(self, task_id: str) -> float:
+        """Stops a task; returns how long after the answer its watchers heard that all its files are in the store."""
+        request = event_pb2.WatchEventsRequest(
+            app_id=APP,
+            origin=event_pb2.WATCH_ORIGIN_NOW,
+            filter=event_pb2.EventFilter(
+                task_ids=[task_id], types=[event_pb2.EVENT_TYPE_TASK_FILES_COMPLETE]
+            ),
+        )
+        messages = event_pb2_grpc.WatchServiceStub(self._channel).WatchEvents(request, timeout=_FILES_SECONDS)
+        # The first is a bookmark: whatever happens from here on comes.
+        next(messages)
+        self._tasks.StopRecord(task_pb2.StopRecordRequest(app_id=APP, task_id=task_id), timeout=_CALL_SECONDS)
+        stopped = time.monotonic()
+        while not next(messages).HasField("event"):
+            pass
+        seconds = time.monotonic() - stopped
+        messages.cancel()
+        return seconds
 
     def finish(self, task_ids: Sequence[str]) -> list[segment_pb2.Segment]:
         """Stops tasks and waits until all their files are in the store; returns the segments."""
