@@ -8,26 +8,19 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from roomtape_service.recording import protocol
 from roomtape_service.recording.front.awaiting import Awaiting, split_batch
+from roomtape_service.recording.front.catching_up import CatchingUp
+from roomtape_service.recording.front.channel import WorkerChannel
 from roomtape_service.recording.front.departed import DepartedTrack
 from roomtape_service.recording.front.held import HeldFrames
 from roomtape_service.recording.front.recording import FeedRecording
 from roomtape_service.recording.front.track import FeedTrack, TrackFacts
 
-__all__ = ["FeedFacts", "RoomFeed", "TrackIndex", "WorkerChannel"]
+__all__ = ["FeedFacts", "RoomFeed", "TrackIndex"]
 
 _handles = itertools.count(1)
-
-
-class WorkerChannel(Protocol):
-    """The way to one worker; what is sent after its loss goes nowhere."""
-
-    def send(self, message: bytes) -> None:
-        """Queues an encoded message."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +69,14 @@ class RoomFeed:
                 _lay_to_rest(recording)
             else:
                 self._start(recording)
-        sent = self._send_departing()
+        catching_up = CatchingUp(worker, self.tracks, self.recordings)
+        sent = catching_up.send_departing()
         for recording in self.recordings.values():
             if recording.stop_at_ns is None:
                 self._tell_tracks(recording)
             else:
                 self._tell_stop(recording)
-        for track in self.tracks.values():
-            self._send_held(track, sent.get(track.facts.key, 0), None)
-            if track.is_open:
-                self._tell_condition(track)
+        catching_up.send_rest(sent)
 
     def detach(self) -> None:
         """The worker is lost; frames are held until there is another."""
@@ -355,42 +346,6 @@ class RoomFeed:
             # What is held of it was sent before it was closed.
             self._open(track, after=track.held.newest())
 
-    def _send_departing(self) -> dict[str, int]:
-        """Sends what recordings still lack of tracks that they take no more.
-
-        A single takes one track at a time, so they come one after the other; of each a recording has no more than it
-        took. Returns up to where each was sent.
-        """
-        left = {key for recording in self.recordings.values() for key in recording.leaving}
-        tracks = [track for track in self.tracks.values() if track.closed_at_ns is not None]
-        tracks += [track for key, track in self.tracks.items() if key in left and track not in tracks]
-        sent: dict[str, int] = {}
-        for track in tracks:
-            key = track.facts.key
-            for recording in self.recordings.values():
-                if recording.takes_one_track and key in (*recording.tracks, *recording.leaving):
-                    self._tell(protocol.RecordingTracks(recording.facts.recording_id, (track.handle,)))
-            if key in left:
-                sent[key] = self._send_to_leave(track)
-                continue
-            sent[key] = self._send_held(track, 0, None)
-            if track.is_open:
-                self._tell_condition(track)
-        return sent
-
-    def _send_to_leave(self, track: FeedTrack) -> int:
-        """Sends a track up to where the last recording left it, each of them up to where it did."""
-        key = track.facts.key
-        leaving = [each for each in self.recordings.values() if key in each.leaving]
-        sent = 0
-        for recording in sorted(leaving, key=lambda each: each.leaving[key]):
-            sent = self._send_held(track, sent, recording.leaving[key])
-            recording.left.add(key)
-            staying = [] if recording.takes_one_track else [*recording.tracks, *recording.leaving]
-            handles = self._handles(each for each in staying if each not in recording.left)
-            self._tell(protocol.RecordingTracks(recording.facts.recording_id, handles))
-        return sent
-
     def _leave_if_safe(self, track: FeedTrack) -> None:
         key = track.facts.key
         for recording_id in list(track.recordings):
@@ -412,22 +367,6 @@ class RoomFeed:
             self._tell_end(protocol.TrackClose(track.handle, protocol.BEFORE_ALL_NS))
             track.is_open = False
         self._forget_if_done(track)
-
-    def _send_held(self, track: FeedTrack, after: int, limit: int | None) -> int:
-        sent = after
-        for held in track.held:
-            if (
-                self._worker is not None
-                and held.sequence > after
-                and (limit is None or held.sequence <= limit)
-            ):
-                if held.muted_at_ns is not None:
-                    self._tell(protocol.TrackMute(track.handle, True, held.muted_at_ns))
-                self._worker.send(protocol.frames_message(track.handle, held.arrival_ns, held.batch))
-                sent = max(sent, held.sequence)
-        if limit is None and track.held.muted_at_ns is not None and track.is_open:
-            self._tell(protocol.TrackMute(track.handle, True, track.held.muted_at_ns))
-        return sent
 
     def _start(self, recording: FeedRecording) -> None:
         recording.is_running = True
@@ -462,12 +401,6 @@ class RoomFeed:
                 sequence=None if track.is_restored and not sequence else sequence,
             )
         )
-
-    def _tell_condition(self, track: FeedTrack) -> None:
-        if track.closed_at_ns is not None:
-            self._tell(protocol.TrackClose(track.handle, track.closed_at_ns))
-        elif not track.is_connected:
-            self._tell(protocol.TrackLost(track.handle, protocol.BEFORE_ALL_NS))
 
     def _tell_stop(self, recording: FeedRecording) -> None:
         if recording.stop_at_ns is not None and recording.is_running:
