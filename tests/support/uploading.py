@@ -89,10 +89,10 @@ class _SteppedDatabase(Database):
         self._steps = steps
 
     async def write(self, work: Callable[[UnitOfWork], Awaitable[T]], *, name: str = "") -> T:
-        name = name or getattr(work, "__qualname__", "write")
-        await self._steps.pass_by(f"before {name}")
+        step = name or getattr(work, "__qualname__", "write")
+        await self._steps.pass_by(f"before {step}")
         result = await super().write(work, name=name)
-        await self._steps.pass_by(f"after {name}")
+        await self._steps.pass_by(f"after {step}")
         return result
 
 

@@ -267,3 +267,11 @@ def test_a_spool_from_another_time_is_recovered_all_the_same(
     (tmp_path / "spool" / "00000000000000000000-0-2" / LOCK_NAME).touch()
     [segment] = recover(tmp_path / "spool").segments
     assert segment.folder.name == generation
+
+
+def test_a_segment_that_is_abandoned_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    facts = header(Container.WAV, Container.MP3, Container.OGG)
+    segment = SegmentWriter(tmp_path, facts, TrackCodec.OPUS, waits_for_disk=False)
+    assert len(list(tmp_path.iterdir())) == 4
+    segment.abandon()
+    assert list(tmp_path.iterdir()) == []

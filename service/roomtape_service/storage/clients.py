@@ -3,9 +3,10 @@
 import asyncio
 import os
 import socket
+import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -32,6 +33,8 @@ _UNREAD_SECONDS = 120.0
 _CONNECTIONS = 64
 # A client that nobody uses is kept for its open connections and warm TLS; each costs about half a MiB.
 _IDLE_CLIENTS = 32
+# Of the event loop, in which it notices that connections were shut down, and closes them.
+_LAST_TURNS = 4
 
 
 class S3Client(Protocol):
@@ -111,6 +114,7 @@ class S3Clients:
         self._resolver = resolver
         self._ca_file = ca_file
         self._unread_milliseconds = round(unread_seconds * 1000)
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._session: AioSession | None = None
         self._entries: OrderedDict[Account, _Entry] = OrderedDict()
         self._warm = asyncio.Lock()
@@ -170,6 +174,12 @@ class S3Clients:
         self._entries.clear()
         for entry in entries:
             await _close(entry)
+        # A connection that was given up in the middle of a body would stay open for what its peer did not take.
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
 
     async def _close_idle(self) -> None:
         idle = [account for account, entry in self._entries.items() if not entry.users]
@@ -231,6 +241,7 @@ class S3Clients:
         made = socket.socket(family=family, type=kind, proto=protocol)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unread_milliseconds)
+        self._sockets.add(made)
         return made
 
     async def _warm_session(self) -> AioSession:

@@ -1,4 +1,4 @@
-"""A node without workers, on a clock of its own: who has no capacity, and who does not come back in time."""
+"""A node on a clock of its own, with a worker or without: who has no capacity, who does not come back in time."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ import pytest
 from grpc import aio
 
 from roomtape.v1 import event_pb2, event_pb2_grpc, media_pb2, room_pb2, task_pb2
-from roomtape_service.app import Node
+from roomtape_service.app import SOCKET_NAME, Node
 from roomtape_service.clock import ManualClock
 from roomtape_service.ids import RandomIds
 from roomtape_service.recording.front.pool import WorkerPool
@@ -97,6 +97,47 @@ async def test_who_vanishes_leaves_after_thirty_seconds_and_may_come_back_before
         if len(left) == 2:
             break
     assert left == ["ben", "ada"]
+
+
+async def test_a_task_that_everybody_left_is_held_for_twelve_hours(
+    node: Node, channel: aio.Channel, clock: ManualClock, tmp_path: Path
+) -> None:
+    folders = ["--socket", str(tmp_path / "run" / SOCKET_NAME), "--spool", str(tmp_path / "spool")]
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "roomtape_service.recording.worker", *folders, "--index", "0"
+    )
+    try:
+        assert await node.wait_for_worker(30)
+        start = task_pb2.StartRecordRequest(app_id="app", room_id="r", mode=task_pb2.RECORD_MODE_SINGLE)
+        started = await call(channel, "RecordingService.StartRecord", start)
+        assert isinstance(started, task_pb2.StartRecordResponse)
+        describe = task_pb2.DescribeRecordInfoRequest(app_id="app", task_id=started.task.task_id)
+
+        async def task() -> task_pb2.Task:
+            described = await call(channel, "RecordingService.DescribeRecordInfo", describe)
+            assert isinstance(described, task_pb2.DescribeRecordInfoResponse)
+            return described.task
+
+        async def has_ended() -> bool:
+            return (await task()).state == task_pb2.TASK_STATE_COMPLETED
+
+        assert not await vanish(channel, "ada")
+        clock.advance(31)
+        await eventually(partial(are_there, channel), "who was in has left")
+        assert (await task()).state == task_pb2.TASK_STATE_IDLE
+        clock.advance(12 * 3600 - 60)
+        assert not await vanish(channel, "ben")
+        assert (await task()).state == task_pb2.TASK_STATE_RECORDING
+        clock.advance(31)
+        await eventually(partial(are_there, channel), "who came back has left")
+        clock.advance(12 * 3600 - 60)
+        assert (await task()).state == task_pb2.TASK_STATE_IDLE
+        clock.advance(61)
+        await eventually(has_ended, "nobody came back")
+        assert (await task()).stop_reason == task_pb2.STOP_REASON_IDLE_TIMEOUT
+    finally:
+        worker.kill()
+        await worker.wait()
 
 
 async def test_a_crowd_that_vanishes_at_once_is_seen_to_be_gone(node: Node, channel: aio.Channel) -> None:
