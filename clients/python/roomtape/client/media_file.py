@@ -135,7 +135,7 @@ class MediaFile:
                     position = stamp - first
             samples = opus_samples(payload)
             heard = samples
-            if packet.duration is not None and packet.time_base is not None:
+            if packet.duration is not None:
                 told = round(packet.duration * packet.time_base * OPUS_RATE_HZ)
                 heard = told if samples - told > PAUSE_SAMPLES else samples
             yield _frame(payload, position, heard, skipped)
