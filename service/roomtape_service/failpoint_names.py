@@ -89,7 +89,7 @@ COMMITS: Final[Mapping[str, str]] = {
     "storage.leftovers.Leftovers.postpone": "multipart uploads that a store did not abort wait",
     "storage.multipart.Multiparts._leave.leave": "a multipart upload goes on no more",
     "storage.multipart.Multiparts._send.add_part": "a part is about to be sent",
-    "storage.multipart.Multiparts._send.set_tag": "a part was sent",
+    "storage.multipart.Multiparts._keep_tag.set_tag": "a part was sent",
     "storage.multipart.Multiparts._take_up.add": "a multipart upload is about to be begun",
     "storage.multipart.Multiparts._take_up.set_upload_id": "a multipart upload was begun",
     "storage.notices.Notices.delay.delay": "a failed attempt is told",

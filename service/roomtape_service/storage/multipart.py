@@ -72,10 +72,12 @@ class Multiparts:
             with _open(row) as file:
                 data, crc32 = await asyncio.to_thread(_read, file, part, None)
             try:
-                await self._send(multipart, store, part, data, crc32)
+                tag = await self._send(multipart, store, part, data, crc32)
             except PartsMissing:
                 await self._leave(multipart)
                 raise
+            del data
+        await self._keep_tag(multipart, number, tag)
         return len(missing) > 1
 
     async def put(
@@ -127,13 +129,25 @@ class Multiparts:
         digest = hashlib.sha256()
         slots = asyncio.Semaphore(parallel)
 
-        async def send(part: Part, data: bytes, crc32: int) -> None:
-            tags[part.number] = await self._send(multipart, store, part, data, crc32)
+        held: dict[int, tuple[int, int]] = {}
 
-        def done(taken: tuple[int, int], _: asyncio.Task[None]) -> None:
-            self._memory.release(taken[1])
-            share.release(taken[0])
-            slots.release()
+        async def send(part: Part, data: bytes, crc32: int) -> None:
+            tag = await self._send(multipart, store, part, data, crc32)
+            # The next part is read while the tag of this one becomes durable.
+            del data
+            release(part.number)
+            await self._keep_tag(multipart, part.number, tag)
+            tags[part.number] = tag
+
+        def release(number: int) -> None:
+            taken = held.pop(number, None)
+            if taken is not None:
+                self._memory.release(taken[1])
+                share.release(taken[0])
+                slots.release()
+
+        def done(number: int, _: asyncio.Task[None]) -> None:
+            release(number)
 
         with _open(row) as file:
             async with _Sending() as sending:
@@ -157,7 +171,9 @@ class Multiparts:
                         self._memory.release(taken[1])
                         share.release(taken[0])
                         raise
-                    sending.start(send(part, data, crc32)).add_done_callback(partial(done, taken))
+                    held[part.number] = taken
+                    task = sending.start(send(part, data, crc32))
+                    task.add_done_callback(partial(done, part.number))
                     del data
         if digest.hexdigest() != row.sha256:
             self._suspects.add(row.file_id)
@@ -171,13 +187,13 @@ class Multiparts:
             await multiparts.add_part(unit.connection, multipart.multipart_id, row)
 
         await self._database.write(add_part)
-        tag = await store.put_part(multipart.object_key, multipart.upload_id, part.number, data)
+        return await store.put_part(multipart.object_key, multipart.upload_id, part.number, data)
 
+    async def _keep_tag(self, multipart: MultipartRow, number: int, tag: str) -> None:
         async def set_tag(unit: UnitOfWork) -> None:
-            await multiparts.set_tag(unit.connection, multipart.multipart_id, part.number, tag)
+            await multiparts.set_tag(unit.connection, multipart.multipart_id, number, tag)
 
         await self._database.write(set_tag)
-        return tag
 
     async def _take_up(
         self, row: SegmentRow, store: Store, key: str, content_type: str, part_bytes: int
