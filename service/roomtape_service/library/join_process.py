@@ -37,8 +37,14 @@ async def run_join(job: JoinJob, sources: AsyncIterator[bytes]) -> JoinResult | 
     Raises JoinProcessLost, and what `sources` raises. However it ends, the process is gone then.
     """
     ours, theirs = socket.socketpair()
+    starting = asyncio.ensure_future(asyncio.to_thread(_start, theirs))
     try:
-        process = await asyncio.to_thread(_start, theirs)
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        ours.close()
+        # The thread starts it all the same, and somebody has to end it.
+        await _end(await starting)
+        raise
     except BaseException:
         ours.close()
         raise
@@ -69,8 +75,12 @@ async def run_join(job: JoinJob, sources: AsyncIterator[bytes]) -> JoinResult | 
         text = str(error) or type(error).__name__
         raise JoinProcessLost(f"the joining process gave no answer: {text}") from error
     finally:
-        process.kill()
-        await asyncio.shield(asyncio.to_thread(process.wait))
+        await _end(process)
+
+
+async def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    await asyncio.shield(asyncio.to_thread(process.wait))
 
 
 def _start(theirs: socket.socket) -> "subprocess.Popen[bytes]":
