@@ -30,49 +30,65 @@ from roomtape.v1 import segment_pb2 as roomtape_dot_v1_dot_segment__pb2
 from roomtape.v1 import task_pb2 as roomtape_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17roomtape/v1/event.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17roomtape/v1/error.proto\x1a\x16roomtape/v1/room.proto\x1a\x19roomtape/v1/segment.proto\x1a\x16roomtape/v1/task.proto\"q\n\x0b\x45ventFilter\x12\x19\n\x08task_ids\x18\x01 \x03(\tR\x07taskIds\x12\x19\n\x08room_ids\x18\x02 \x03(\tR\x07roomIds\x12,\n\x05types\x18\x03 \x03(\x0e\x32\x16.roomtape.v1.EventTypeR\x05types\"\x87\x02\n\x12WatchEventsRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12#\n\x0cresume_token\x18\x02 \x01(\tH\x00R\x0bresumeToken\x12\x32\n\x06origin\x18\x03 \x01(\x0e\x32\x18.roomtape.v1.WatchOriginH\x00R\x06origin\x12\x30\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x18.roomtape.v1.EventFilterR\x06\x66ilter\x12\x46\n\x11\x62ookmark_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10\x62ookmarkIntervalB\x07\n\x05start\"\xa1\x01\n\x13WatchEventsResponse\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\x12*\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x12.roomtape.v1.EventH\x00R\x05\x65vent\x12\x33\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x15.roomtape.v1.BookmarkH\x00R\x08\x62ookmarkB\x06\n\x04item\"[\n\x08\x42ookmark\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.roomtape.v1.BookmarkReasonR\x06reason\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\"\xc2\x05\n\x05\x45vent\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12#\n\rtask_sequence\x18\x02 \x01(\x03R\x0ctaskSequence\x12*\n\x04type\x18\x03 \x01(\x0e\x32\x16.roomtape.v1.EventTypeR\x04type\x12\x39\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x15\n\x06\x61pp_id\x18\x05 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x06 \x01(\tR\x06roomId\x12\x17\n\x07task_id\x18\x07 \x01(\tR\x06taskId\x12-\n\x04room\x18\x14 \x01(\x0b\x32\x17.roomtape.v1.RoomDetailH\x00R\x04room\x12\x42\n\x0bparticipant\x18\x15 \x01(\x0b\x32\x1e.roomtape.v1.ParticipantDetailH\x00R\x0bparticipant\x12-\n\x04task\x18\x16 \x01(\x0b\x32\x17.roomtape.v1.TaskDetailH\x00R\x04task\x12<\n\trecording\x18\x17 \x01(\x0b\x32\x1c.roomtape.v1.RecordingDetailH\x00R\trecording\x12\x36\n\x07segment\x18\x18 \x01(\x0b\x32\x1a.roomtape.v1.SegmentDetailH\x00R\x07segment\x12*\n\x03gap\x18\x19 \x01(\x0b\x32\x16.roomtape.v1.GapDetailH\x00R\x03gap\x12\x42\n\x0binterrupted\x18\x1a \x01(\x0b\x32\x1e.roomtape.v1.InterruptedDetailH\x00R\x0binterrupted\x12\x36\n\x07warning\x18\x1b \x01(\x0b\x32\x1a.roomtape.v1.WarningDetailH\x00R\x07warningB\x08\n\x06\x64\x65tail\"3\n\nRoomDetail\x12%\n\x04room\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.RoomR\x04room\"\x84\x01\n\x11ParticipantDetail\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12,\n\x12publish_session_id\x18\x02 \x01(\tR\x10publishSessionId\x12(\n\x05track\x18\x03 \x01(\x0b\x32\x12.roomtape.v1.TrackR\x05track\"r\n\nTaskDetail\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\x12=\n\x0eprevious_state\x18\x02 \x01(\x0e\x32\x16.roomtape.v1.TaskStateR\rpreviousState\"G\n\x0fRecordingDetail\x12\x34\n\trecording\x18\x01 \x01(\x0b\x32\x16.roomtape.v1.RecordingR\trecording\"x\n\rSegmentDetail\x12.\n\x07segment\x18\x01 \x01(\x0b\x32\x14.roomtape.v1.SegmentR\x07segment\x12\x1d\n\nerror_code\x18\x02 \x01(\tR\terrorCode\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\"\xe9\x01\n\tGapDetail\x12!\n\x0crecording_id\x18\x01 \x01(\tR\x0brecordingId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x39\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12.\n\x06reason\x18\x05 \x01(\x0e\x32\x16.roomtape.v1.GapReasonR\x06reason\"\x8b\x01\n\x11InterruptedDetail\x12!\n\x0crecording_id\x18\x01 \x01(\tR\x0brecordingId\x12\x1d\n\nsegment_id\x18\x02 \x01(\x05R\tsegmentId\x12\x34\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1e.roomtape.v1.InterruptionCauseR\x05\x63\x61use\"\x97\x01\n\rWarningDetail\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32\x18.roomtape.v1.ErrorReasonR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12!\n\x0crecording_id\x18\x03 \x01(\tR\x0brecordingId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId*Z\n\x0bWatchOrigin\x12\x1c\n\x18WATCH_ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n\x10WATCH_ORIGIN_NOW\x10\x01\x12\x17\n\x13WATCH_ORIGIN_OLDEST\x10\x02*\x86\x01\n\x0e\x42ookmarkReason\x12\x1f\n\x1b\x42OOKMARK_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x42OOKMARK_REASON_STARTED\x10\x01\x12\x18\n\x14\x42OOKMARK_REASON_IDLE\x10\x02\x12\x1c\n\x18\x42OOKMARK_REASON_DRAINING\x10\x03*\xec\x06\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45VENT_TYPE_ROOM_CREATED\x10\x01\x12\x1a\n\x16\x45VENT_TYPE_ROOM_CLOSED\x10\x02\x12!\n\x1d\x45VENT_TYPE_PARTICIPANT_JOINED\x10\x03\x12\x1f\n\x1b\x45VENT_TYPE_PARTICIPANT_LEFT\x10\x04\x12\x1c\n\x18\x45VENT_TYPE_TRACK_STARTED\x10\x05\x12\x1c\n\x18\x45VENT_TYPE_TRACK_STOPPED\x10\x06\x12\x1a\n\x16\x45VENT_TYPE_TRACK_MUTED\x10\x07\x12\x1c\n\x18\x45VENT_TYPE_TRACK_UNMUTED\x10\x08\x12\x1b\n\x17\x45VENT_TYPE_TASK_STARTED\x10\x14\x12!\n\x1d\x45VENT_TYPE_TASK_STATE_CHANGED\x10\x15\x12\x1c\n\x18\x45VENT_TYPE_TASK_MODIFIED\x10\x16\x12\x1b\n\x17\x45VENT_TYPE_TASK_STOPPED\x10\x17\x12\"\n\x1e\x45VENT_TYPE_TASK_FILES_COMPLETE\x10\x18\x12 \n\x1c\x45VENT_TYPE_RECORDING_STARTED\x10\x1e\x12\x1e\n\x1a\x45VENT_TYPE_RECORDING_ENDED\x10\x1f\x12\x1e\n\x1a\x45VENT_TYPE_SEGMENT_STARTED\x10(\x12 \n\x1c\x45VENT_TYPE_SEGMENT_COMPLETED\x10)\x12\x1f\n\x1b\x45VENT_TYPE_SEGMENT_UPLOADED\x10*\x12%\n!EVENT_TYPE_SEGMENT_UPLOAD_DELAYED\x10+\x12\x1e\n\x1a\x45VENT_TYPE_SEGMENT_DELETED\x10,\x12\x1e\n\x1a\x45VENT_TYPE_SEGMENT_EXPIRED\x10-\x12\x1b\n\x17\x45VENT_TYPE_SEGMENT_LOST\x10.\x12 \n\x1c\x45VENT_TYPE_SEGMENT_ABANDONED\x10/\x12\x1e\n\x1a\x45VENT_TYPE_SEGMENTS_JOINED\x10\x30\x12\x12\n\x0e\x45VENT_TYPE_GAP\x10\x32\x12\x1a\n\x16\x45VENT_TYPE_INTERRUPTED\x10\x33\x12\x16\n\x12\x45VENT_TYPE_WARNING\x10\x34*\x9a\x01\n\tGapReason\x12\x1a\n\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19GAP_REASON_PUBLISHER_LOST\x10\x01\x12\x1a\n\x16GAP_REASON_INTERRUPTED\x10\x02\x12\x19\n\x15GAP_REASON_SPOOL_FULL\x10\x03\x12\x1b\n\x17GAP_REASON_SEGMENT_LOST\x10\x04*\xc9\x01\n\x11InterruptionCause\x12\"\n\x1eINTERRUPTION_CAUSE_UNSPECIFIED\x10\x00\x12 \n\x1cINTERRUPTION_CAUSE_NODE_LOST\x10\x01\x12\"\n\x1eINTERRUPTION_CAUSE_WORKER_LOST\x10\x02\x12\'\n#INTERRUPTION_CAUSE_SPOOL_UNWRITABLE\x10\x03\x12!\n\x1dINTERRUPTION_CAUSE_SPOOL_FULL\x10\x04\x32\x62\n\x0cWatchService\x12R\n\x0bWatchEvents\x12\x1f.roomtape.v1.WatchEventsRequest\x1a .roomtape.v1.WatchEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17roomtape/v1/event.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17roomtape/v1/error.proto\x1a\x16roomtape/v1/room.proto\x1a\x19roomtape/v1/segment.proto\x1a\x16roomtape/v1/task.proto\"\xea\x01\n\x0b\x45ventFilter\x12\x19\n\x08task_ids\x18\x01 \x03(\tR\x07taskIds\x12\x19\n\x08room_ids\x18\x02 \x03(\tR\x07roomIds\x12,\n\x05types\x18\x03 \x03(\x0e\x32\x16.roomtape.v1.EventTypeR\x05types\x12<\n\x06labels\x18\x04 \x03(\x0b\x32$.roomtape.v1.EventFilter.LabelsEntryR\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x87\x02\n\x12WatchEventsRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12#\n\x0cresume_token\x18\x02 \x01(\tH\x00R\x0bresumeToken\x12\x32\n\x06origin\x18\x03 \x01(\x0e\x32\x18.roomtape.v1.WatchOriginH\x00R\x06origin\x12\x30\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x18.roomtape.v1.EventFilterR\x06\x66ilter\x12\x46\n\x11\x62ookmark_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10\x62ookmarkIntervalB\x07\n\x05start\"\xda\x01\n\x13WatchEventsResponse\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\x12*\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x12.roomtape.v1.EventH\x00R\x05\x65vent\x12\x33\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x15.roomtape.v1.BookmarkH\x00R\x08\x62ookmark\x12\x37\n\x08snapshot\x18\x04 \x01(\x0b\x32\x19.roomtape.v1.SnapshotItemH\x00R\x08snapshotB\x06\n\x04item\"\x98\x02\n\x0cSnapshotItem\x12\'\n\x04room\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.RoomH\x00R\x04room\x12\x44\n\x0bparticipant\x18\x02 \x01(\x0b\x32 .roomtape.v1.SnapshotParticipantH\x00R\x0bparticipant\x12\'\n\x04task\x18\x03 \x01(\x0b\x32\x11.roomtape.v1.TaskH\x00R\x04task\x12\x36\n\trecording\x18\x04 \x01(\x0b\x32\x16.roomtape.v1.RecordingH\x00R\trecording\x12\x30\n\x07segment\x18\x05 \x01(\x0b\x32\x14.roomtape.v1.SegmentH\x00R\x07segmentB\x06\n\x04item\"j\n\x13SnapshotParticipant\x12\x17\n\x07room_id\x18\x01 \x01(\tR\x06roomId\x12:\n\x0bparticipant\x18\x02 \x01(\x0b\x32\x18.roomtape.v1.ParticipantR\x0bparticipant\"[\n\x08\x42ookmark\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.roomtape.v1.BookmarkReasonR\x06reason\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\"\x8a\x02\n\x11ListEventsRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12#\n\x0cresume_token\x18\x02 \x01(\tH\x00R\x0bresumeToken\x12\x32\n\x06origin\x18\x03 \x01(\x0e\x32\x18.roomtape.v1.WatchOriginH\x00R\x06origin\x12\x30\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x18.roomtape.v1.EventFilterR\x06\x66ilter\x12\x1b\n\tpage_size\x18\x05 \x01(\x05R\x08pageSize\x12-\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04waitB\x07\n\x05start\"\x97\x01\n\x12ListEventsResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.roomtape.v1.EventR\x06\x65vents\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\x12\x19\n\x08has_more\x18\x03 \x01(\x08R\x07hasMore\x12\x17\n\x07is_over\x18\x04 \x01(\x08R\x06isOver\"\xb5\x06\n\x05\x45vent\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12#\n\rtask_sequence\x18\x02 \x01(\x03R\x0ctaskSequence\x12*\n\x04type\x18\x03 \x01(\x0e\x32\x16.roomtape.v1.EventTypeR\x04type\x12\x39\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x15\n\x06\x61pp_id\x18\x05 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x06 \x01(\tR\x06roomId\x12\x17\n\x07task_id\x18\x07 \x01(\tR\x06taskId\x12\x36\n\x06labels\x18\x08 \x03(\x0b\x32\x1e.roomtape.v1.Event.LabelsEntryR\x06labels\x12-\n\x04room\x18\x14 \x01(\x0b\x32\x17.roomtape.v1.RoomDetailH\x00R\x04room\x12\x42\n\x0bparticipant\x18\x15 \x01(\x0b\x32\x1e.roomtape.v1.ParticipantDetailH\x00R\x0bparticipant\x12-\n\x04task\x18\x16 \x01(\x0b\x32\x17.roomtape.v1.TaskDetailH\x00R\x04task\x12<\n\trecording\x18\x17 \x01(\x0b\x32\x1c.roomtape.v1.RecordingDetailH\x00R\trecording\x12\x36\n\x07segment\x18\x18 \x01(\x0b\x32\x1a.roomtape.v1.SegmentDetailH\x00R\x07segment\x12*\n\x03gap\x18\x19 \x01(\x0b\x32\x16.roomtape.v1.GapDetailH\x00R\x03gap\x12\x42\n\x0binterrupted\x18\x1a \x01(\x0b\x32\x1e.roomtape.v1.InterruptedDetailH\x00R\x0binterrupted\x12\x36\n\x07warning\x18\x1b \x01(\x0b\x32\x1a.roomtape.v1.WarningDetailH\x00R\x07warning\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x08\n\x06\x64\x65tail\"3\n\nRoomDetail\x12%\n\x04room\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.RoomR\x04room\"\xfe\x01\n\x11ParticipantDetail\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12,\n\x12publish_session_id\x18\x02 \x01(\tR\x10publishSessionId\x12(\n\x05track\x18\x03 \x01(\x0b\x32\x12.roomtape.v1.TrackR\x05track\x12+\n\x11participant_count\x18\x04 \x01(\x05R\x10participantCount\x12\x1f\n\x0btrack_count\x18\x05 \x01(\x05R\ntrackCount\x12*\n\x11muted_track_count\x18\x06 \x01(\x05R\x0fmutedTrackCount\"r\n\nTaskDetail\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\x12=\n\x0eprevious_state\x18\x02 \x01(\x0e\x32\x16.roomtape.v1.TaskStateR\rpreviousState\"G\n\x0fRecordingDetail\x12\x34\n\trecording\x18\x01 \x01(\x0b\x32\x16.roomtape.v1.RecordingR\trecording\"\x97\x01\n\rSegmentDetail\x12.\n\x07segment\x18\x01 \x01(\x0b\x32\x14.roomtape.v1.SegmentR\x07segment\x12\x1d\n\nerror_code\x18\x02 \x01(\tR\terrorCode\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12\x1d\n\nsent_bytes\x18\x04 \x01(\x03R\tsentBytes\"\xe9\x01\n\tGapDetail\x12!\n\x0crecording_id\x18\x01 \x01(\tR\x0brecordingId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x39\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12.\n\x06reason\x18\x05 \x01(\x0e\x32\x16.roomtape.v1.GapReasonR\x06reason\"\x8b\x01\n\x11InterruptedDetail\x12!\n\x0crecording_id\x18\x01 \x01(\tR\x0brecordingId\x12\x1d\n\nsegment_id\x18\x02 \x01(\x05R\tsegmentId\x12\x34\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1e.roomtape.v1.InterruptionCauseR\x05\x63\x61use\"\xad\x01\n\rWarningDetail\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32\x18.roomtape.v1.ErrorReasonR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12!\n\x0crecording_id\x18\x03 \x01(\tR\x0brecordingId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12\x14\n\x05\x63ount\x18\x05 \x01(\x05R\x05\x63ount*u\n\x0bWatchOrigin\x12\x1c\n\x18WATCH_ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n\x10WATCH_ORIGIN_NOW\x10\x01\x12\x17\n\x13WATCH_ORIGIN_OLDEST\x10\x02\x12\x19\n\x15WATCH_ORIGIN_SNAPSHOT\x10\x03*\xa8\x01\n\x0e\x42ookmarkReason\x12\x1f\n\x1b\x42OOKMARK_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x42OOKMARK_REASON_STARTED\x10\x01\x12\x18\n\x14\x42OOKMARK_REASON_IDLE\x10\x02\x12\x1c\n\x18\x42OOKMARK_REASON_DRAINING\x10\x03\x12 \n\x1c\x42OOKMARK_REASON_SNAPSHOT_END\x10\x04*\x94\x07\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45VENT_TYPE_ROOM_CREATED\x10\x01\x12\x1a\n\x16\x45VENT_TYPE_ROOM_CLOSED\x10\x02\x12!\n\x1d\x45VENT_TYPE_PARTICIPANT_JOINED\x10\x03\x12\x1f\n\x1b\x45VENT_TYPE_PARTICIPANT_LEFT\x10\x04\x12\x1c\n\x18\x45VENT_TYPE_TRACK_STARTED\x10\x05\x12\x1c\n\x18\x45VENT_TYPE_TRACK_STOPPED\x10\x06\x12\x1a\n\x16\x45VENT_TYPE_TRACK_MUTED\x10\x07\x12\x1c\n\x18\x45VENT_TYPE_TRACK_UNMUTED\x10\x08\x12\x1b\n\x17\x45VENT_TYPE_TASK_STARTED\x10\x14\x12!\n\x1d\x45VENT_TYPE_TASK_STATE_CHANGED\x10\x15\x12\x1c\n\x18\x45VENT_TYPE_TASK_MODIFIED\x10\x16\x12\x1b\n\x17\x45VENT_TYPE_TASK_STOPPED\x10\x17\x12\"\n\x1e\x45VENT_TYPE_TASK_FILES_COMPLETE\x10\x18\x12 \n\x1c\x45VENT_TYPE_RECORDING_STARTED\x10\x1e\x12\x1e\n\x1a\x45VENT_TYPE_RECORDING_ENDED\x10\x1f\x12\x1e\n\x1a\x45VENT_TYPE_SEGMENT_STARTED\x10(\x12 \n\x1c\x45VENT_TYPE_SEGMENT_COMPLETED\x10)\x12\x1f\n\x1b\x45VENT_TYPE_SEGMENT_UPLOADED\x10*\x12%\n!EVENT_TYPE_SEGMENT_UPLOAD_DELAYED\x10+\x12\x1e\n\x1a\x45VENT_TYPE_SEGMENT_DELETED\x10,\x12\x1e\n\x1a\x45VENT_TYPE_SEGMENT_EXPIRED\x10-\x12\x1b\n\x17\x45VENT_TYPE_SEGMENT_LOST\x10.\x12 \n\x1c\x45VENT_TYPE_SEGMENT_ABANDONED\x10/\x12\x1e\n\x1a\x45VENT_TYPE_SEGMENTS_JOINED\x10\x30\x12&\n\"EVENT_TYPE_SEGMENT_UPLOAD_PROGRESS\x10\x31\x12\x12\n\x0e\x45VENT_TYPE_GAP\x10\x32\x12\x1a\n\x16\x45VENT_TYPE_INTERRUPTED\x10\x33\x12\x16\n\x12\x45VENT_TYPE_WARNING\x10\x34*\x9a\x01\n\tGapReason\x12\x1a\n\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19GAP_REASON_PUBLISHER_LOST\x10\x01\x12\x1a\n\x16GAP_REASON_INTERRUPTED\x10\x02\x12\x19\n\x15GAP_REASON_SPOOL_FULL\x10\x03\x12\x1b\n\x17GAP_REASON_SEGMENT_LOST\x10\x04*\xc9\x01\n\x11InterruptionCause\x12\"\n\x1eINTERRUPTION_CAUSE_UNSPECIFIED\x10\x00\x12 \n\x1cINTERRUPTION_CAUSE_NODE_LOST\x10\x01\x12\"\n\x1eINTERRUPTION_CAUSE_WORKER_LOST\x10\x02\x12\'\n#INTERRUPTION_CAUSE_SPOOL_UNWRITABLE\x10\x03\x12!\n\x1dINTERRUPTION_CAUSE_SPOOL_FULL\x10\x04\x32\xb1\x01\n\x0cWatchService\x12R\n\x0bWatchEvents\x12\x1f.roomtape.v1.WatchEventsRequest\x1a .roomtape.v1.WatchEventsResponse0\x01\x12M\n\nListEvents\x12\x1e.roomtape.v1.ListEventsRequest\x1a\x1f.roomtape.v1.ListEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'roomtape.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHORIGIN']._serialized_start=2583
-  _globals['_WATCHORIGIN']._serialized_end=2673
-  _globals['_BOOKMARKREASON']._serialized_start=2676
-  _globals['_BOOKMARKREASON']._serialized_end=2810
-  _globals['_EVENTTYPE']._serialized_start=2813
-  _globals['_EVENTTYPE']._serialized_end=3689
-  _globals['_GAPREASON']._serialized_start=3692
-  _globals['_GAPREASON']._serialized_end=3846
-  _globals['_INTERRUPTIONCAUSE']._serialized_start=3849
-  _globals['_INTERRUPTIONCAUSE']._serialized_end=4050
-  _globals['_EVENTFILTER']._serialized_start=205
-  _globals['_EVENTFILTER']._serialized_end=318
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=321
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=584
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=587
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=748
-  _globals['_BOOKMARK']._serialized_start=750
-  _globals['_BOOKMARK']._serialized_end=841
-  _globals['_EVENT']._serialized_start=844
-  _globals['_EVENT']._serialized_end=1550
-  _globals['_ROOMDETAIL']._serialized_start=1552
-  _globals['_ROOMDETAIL']._serialized_end=1603
-  _globals['_PARTICIPANTDETAIL']._serialized_start=1606
-  _globals['_PARTICIPANTDETAIL']._serialized_end=1738
-  _globals['_TASKDETAIL']._serialized_start=1740
-  _globals['_TASKDETAIL']._serialized_end=1854
-  _globals['_RECORDINGDETAIL']._serialized_start=1856
-  _globals['_RECORDINGDETAIL']._serialized_end=1927
-  _globals['_SEGMENTDETAIL']._serialized_start=1929
-  _globals['_SEGMENTDETAIL']._serialized_end=2049
-  _globals['_GAPDETAIL']._serialized_start=2052
-  _globals['_GAPDETAIL']._serialized_end=2285
-  _globals['_INTERRUPTEDDETAIL']._serialized_start=2288
-  _globals['_INTERRUPTEDDETAIL']._serialized_end=2427
-  _globals['_WARNINGDETAIL']._serialized_start=2430
-  _globals['_WARNINGDETAIL']._serialized_end=2581
-  _globals['_WATCHSERVICE']._serialized_start=4052
-  _globals['_WATCHSERVICE']._serialized_end=4150
+  _globals['_EVENTFILTER_LABELSENTRY']._loaded_options = None
+  _globals['_EVENTFILTER_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_EVENT_LABELSENTRY']._loaded_options = None
+  _globals['_EVENT_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_WATCHORIGIN']._serialized_start=3867
+  _globals['_WATCHORIGIN']._serialized_end=3984
+  _globals['_BOOKMARKREASON']._serialized_start=3987
+  _globals['_BOOKMARKREASON']._serialized_end=4155
+  _globals['_EVENTTYPE']._serialized_start=4158
+  _globals['_EVENTTYPE']._serialized_end=5074
+  _globals['_GAPREASON']._serialized_start=5077
+  _globals['_GAPREASON']._serialized_end=5231
+  _globals['_INTERRUPTIONCAUSE']._serialized_start=5234
+  _globals['_INTERRUPTIONCAUSE']._serialized_end=5435
+  _globals['_EVENTFILTER']._serialized_start=206
+  _globals['_EVENTFILTER']._serialized_end=440
+  _globals['_EVENTFILTER_LABELSENTRY']._serialized_start=383
+  _globals['_EVENTFILTER_LABELSENTRY']._serialized_end=440
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=443
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=706
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=709
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=927
+  _globals['_SNAPSHOTITEM']._serialized_start=930
+  _globals['_SNAPSHOTITEM']._serialized_end=1210
+  _globals['_SNAPSHOTPARTICIPANT']._serialized_start=1212
+  _globals['_SNAPSHOTPARTICIPANT']._serialized_end=1318
+  _globals['_BOOKMARK']._serialized_start=1320
+  _globals['_BOOKMARK']._serialized_end=1411
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1414
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1680
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1683
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1834
+  _globals['_EVENT']._serialized_start=1837
+  _globals['_EVENT']._serialized_end=2658
+  _globals['_EVENT_LABELSENTRY']._serialized_start=383
+  _globals['_EVENT_LABELSENTRY']._serialized_end=440
+  _globals['_ROOMDETAIL']._serialized_start=2660
+  _globals['_ROOMDETAIL']._serialized_end=2711
+  _globals['_PARTICIPANTDETAIL']._serialized_start=2714
+  _globals['_PARTICIPANTDETAIL']._serialized_end=2968
+  _globals['_TASKDETAIL']._serialized_start=2970
+  _globals['_TASKDETAIL']._serialized_end=3084
+  _globals['_RECORDINGDETAIL']._serialized_start=3086
+  _globals['_RECORDINGDETAIL']._serialized_end=3157
+  _globals['_SEGMENTDETAIL']._serialized_start=3160
+  _globals['_SEGMENTDETAIL']._serialized_end=3311
+  _globals['_GAPDETAIL']._serialized_start=3314
+  _globals['_GAPDETAIL']._serialized_end=3547
+  _globals['_INTERRUPTEDDETAIL']._serialized_start=3550
+  _globals['_INTERRUPTEDDETAIL']._serialized_end=3689
+  _globals['_WARNINGDETAIL']._serialized_start=3692
+  _globals['_WARNINGDETAIL']._serialized_end=3865
+  _globals['_WATCHSERVICE']._serialized_start=5438
+  _globals['_WATCHSERVICE']._serialized_end=5615
 # @@protoc_insertion_point(module_scope)

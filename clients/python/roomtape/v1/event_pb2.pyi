@@ -32,21 +32,25 @@ class _WatchOrigin:
 class _WatchOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchOrigin.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WATCH_ORIGIN_UNSPECIFIED: _WatchOrigin.ValueType  # 0
-    """Means NOW; never sent."""
+    """Means the call's default: NOW for WatchEvents, OLDEST for ListEvents; never sent."""
     WATCH_ORIGIN_NOW: _WatchOrigin.ValueType  # 1
     """Only what happens from now on."""
     WATCH_ORIGIN_OLDEST: _WatchOrigin.ValueType  # 2
     """The oldest event that is kept."""
+    WATCH_ORIGIN_SNAPSHOT: _WatchOrigin.ValueType  # 3
+    """The state as it is, then what happens from there on. Not for ListEvents."""
 
 class WatchOrigin(_WatchOrigin, metaclass=_WatchOriginEnumTypeWrapper):
     """Where a watch starts without a token."""
 
 WATCH_ORIGIN_UNSPECIFIED: WatchOrigin.ValueType  # 0
-"""Means NOW; never sent."""
+"""Means the call's default: NOW for WatchEvents, OLDEST for ListEvents; never sent."""
 WATCH_ORIGIN_NOW: WatchOrigin.ValueType  # 1
 """Only what happens from now on."""
 WATCH_ORIGIN_OLDEST: WatchOrigin.ValueType  # 2
 """The oldest event that is kept."""
+WATCH_ORIGIN_SNAPSHOT: WatchOrigin.ValueType  # 3
+"""The state as it is, then what happens from there on. Not for ListEvents."""
 Global___WatchOrigin: _TypeAlias = WatchOrigin  # noqa: Y015
 
 class _BookmarkReason:
@@ -63,6 +67,8 @@ class _BookmarkReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bookma
     """Nothing matched for the interval."""
     BOOKMARK_REASON_DRAINING: _BookmarkReason.ValueType  # 3
     """The server stops; resume elsewhere or in a moment."""
+    BOOKMARK_REASON_SNAPSHOT_END: _BookmarkReason.ValueType  # 4
+    """Every item of the snapshot has been sent; events follow."""
 
 class BookmarkReason(_BookmarkReason, metaclass=_BookmarkReasonEnumTypeWrapper):
     """Why a bookmark comes."""
@@ -75,6 +81,8 @@ BOOKMARK_REASON_IDLE: BookmarkReason.ValueType  # 2
 """Nothing matched for the interval."""
 BOOKMARK_REASON_DRAINING: BookmarkReason.ValueType  # 3
 """The server stops; resume elsewhere or in a moment."""
+BOOKMARK_REASON_SNAPSHOT_END: BookmarkReason.ValueType  # 4
+"""Every item of the snapshot has been sent; events follow."""
 Global___BookmarkReason: _TypeAlias = BookmarkReason  # noqa: Y015
 
 class _EventType:
@@ -135,6 +143,8 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """An operator gave up a segment that was in no store yet. Of no task for a file that was joined of segments."""
     EVENT_TYPE_SEGMENTS_JOINED: _EventType.ValueType  # 48
     """A file that JoinSegments made is in the store. An event of no task."""
+    EVENT_TYPE_SEGMENT_UPLOAD_PROGRESS: _EventType.ValueType  # 49
+    """How far the upload of a large segment is: of one of 64 MiB and more, each 10 seconds at most."""
     EVENT_TYPE_GAP: _EventType.ValueType  # 50
     """Something of a user's media is missing in a recording."""
     EVENT_TYPE_INTERRUPTED: _EventType.ValueType  # 51
@@ -197,6 +207,8 @@ EVENT_TYPE_SEGMENT_ABANDONED: EventType.ValueType  # 47
 """An operator gave up a segment that was in no store yet. Of no task for a file that was joined of segments."""
 EVENT_TYPE_SEGMENTS_JOINED: EventType.ValueType  # 48
 """A file that JoinSegments made is in the store. An event of no task."""
+EVENT_TYPE_SEGMENT_UPLOAD_PROGRESS: EventType.ValueType  # 49
+"""How far the upload of a large segment is: of one of 64 MiB and more, each 10 seconds at most."""
 EVENT_TYPE_GAP: EventType.ValueType  # 50
 """Something of a user's media is missing in a recording."""
 EVENT_TYPE_INTERRUPTED: EventType.ValueType  # 51
@@ -271,13 +283,34 @@ Global___InterruptionCause: _TypeAlias = InterruptionCause  # noqa: Y015
 
 @_typing.final
 class EventFilter(_message.Message):
-    """Which events. All conditions that are set must hold."""
+    """Which events. All conditions that are set must hold; each list has at most 1,000 entries."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     TASK_IDS_FIELD_NUMBER: _builtins.int
     ROOM_IDS_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Events of these tasks. Default: any."""
@@ -290,16 +323,21 @@ class EventFilter(_message.Message):
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___EventType.ValueType]:
         """Events of these types. Default: any."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Events that have all of these labels (see Event.labels); up to 32. Default: any."""
+
     def __init__(
         self,
         *,
         task_ids: _abc.Iterable[_builtins.str] | None = ...,
         room_ids: _abc.Iterable[_builtins.str] | None = ...,
         types: _abc.Iterable[Global___EventType.ValueType] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["room_ids", b"room_ids", "task_ids", b"task_ids", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "room_ids", b"room_ids", "task_ids", b"task_ids", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,13 +389,14 @@ Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
 
 @_typing.final
 class WatchEventsResponse(_message.Message):
-    """An event or a bookmark."""
+    """An event, a bookmark, or an item of a snapshot."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     BOOKMARK_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Resume from here."""
     @_builtins.property
@@ -368,22 +407,110 @@ class WatchEventsResponse(_message.Message):
     def bookmark(self) -> Global___Bookmark:
         """Nothing happened; the token moves on."""
 
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotItem:
+        """A piece of the state; only between STARTED and SNAPSHOT_END."""
+
     def __init__(
         self,
         *,
         resume_token: _builtins.str = ...,
         event: Global___Event | None = ...,
         bookmark: Global___Bookmark | None = ...,
+        snapshot: Global___SnapshotItem | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "event", b"event", "item", b"item"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "event", b"event", "item", b"item", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "event", b"event", "item", b"item", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "event", b"event", "item", b"item", "resume_token", b"resume_token", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["event", "bookmark"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["event", "bookmark", "snapshot"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
 Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
+
+@_typing.final
+class SnapshotItem(_message.Message):
+    """A piece of the state as of the snapshot's point: each room before its participants, each task before its recordings,
+    each recording before its segments. The filter holds for items as for events: those of rooms and participants, which
+    are of no task, are there only if it names no task and no label, and each kind only if it takes a type that tells of
+    that kind (for a room ROOM_*, a participant PARTICIPANT_* or TRACK_*, a task TASK_*, a recording RECORDING_*, a
+    segment SEGMENT_*).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    RECORDING_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def room(self) -> _room_pb2.Room:
+        """An open room, without participants."""
+
+    @_builtins.property
+    def participant(self) -> Global___SnapshotParticipant:
+        """Who is in it."""
+
+    @_builtins.property
+    def task(self) -> _task_pb2.Task:
+        """A task that is not COMPLETED or FAILED; also one that is, if the filter names it."""
+
+    @_builtins.property
+    def recording(self) -> _segment_pb2.Recording:
+        """A recording of such a task."""
+
+    @_builtins.property
+    def segment(self) -> _segment_pb2.Segment:
+        """A segment of such a recording that is in no store yet: RECORDING, SPOOLED or UPLOADING."""
+
+    def __init__(
+        self,
+        *,
+        room: _room_pb2.Room | None = ...,
+        participant: Global___SnapshotParticipant | None = ...,
+        task: _task_pb2.Task | None = ...,
+        recording: _segment_pb2.Recording | None = ...,
+        segment: _segment_pb2.Segment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "participant", b"participant", "recording", b"recording", "room", b"room", "segment", b"segment", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "participant", b"participant", "recording", b"recording", "room", b"room", "segment", b"segment", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["room", "participant", "task", "recording", "segment"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+
+Global___SnapshotItem: _TypeAlias = SnapshotItem  # noqa: Y015
+
+@_typing.final
+class SnapshotParticipant(_message.Message):
+    """A participant of a room."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_ID_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    room_id: _builtins.str
+    """The room."""
+    @_builtins.property
+    def participant(self) -> _room_pb2.Participant:
+        """The participant with their tracks."""
+
+    def __init__(
+        self,
+        *,
+        room_id: _builtins.str = ...,
+        participant: _room_pb2.Participant | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["participant", b"participant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["participant", b"participant", "room_id", b"room_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotParticipant: _TypeAlias = SnapshotParticipant  # noqa: Y015
 
 @_typing.final
 class Bookmark(_message.Message):
@@ -396,7 +523,7 @@ class Bookmark(_message.Message):
     reason: Global___BookmarkReason.ValueType
     """Why it comes."""
     sequence: _builtins.int
-    """Everything up to this sequence has been sent or did not match."""
+    """Everything up to this sequence has been sent, is in the snapshot, or did not match. 0 in a STARTED before a snapshot."""
     def __init__(
         self,
         *,
@@ -412,10 +539,116 @@ class Bookmark(_message.Message):
 Global___Bookmark: _TypeAlias = Bookmark  # noqa: Y015
 
 @_typing.final
+class ListEventsRequest(_message.Message):
+    """Which page of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_ID_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    app_id: _builtins.str
+    """The application. Required."""
+    resume_token: _builtins.str
+    """After the event or page that carried this token."""
+    origin: Global___WatchOrigin.ValueType
+    """At a fixed point; NOW gives an empty page and the token of this moment, unless `wait` is set."""
+    page_size: _builtins.int
+    """1 to 1,000; more is taken as 1,000. Default 100. A page of large events ends earlier."""
+    @_builtins.property
+    def filter(self) -> Global___EventFilter:
+        """Default: everything."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for the first event when none is there: up to 30 s; more is taken as 30 s. A call that has a
+        deadline returns shortly before it. Default 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        app_id: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+        origin: Global___WatchOrigin.ValueType = ...,
+        filter: Global___EventFilter | None = ...,
+        page_size: _builtins.int = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "origin", b"origin", "resume_token", b"resume_token", "start", b"start", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "filter", b"filter", "origin", b"origin", "page_size", b"page_size", "resume_token", b"resume_token", "start", b"start", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["resume_token", "origin"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    """A page of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    IS_OVER_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Go on from here; it lies after everything that was filtered out."""
+    has_more: _builtins.bool
+    """Whether more may be there already: go on at once."""
+    is_over: _builtins.bool
+    """The filter names one task, and its last event lies before `resume_token`: no other will come."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """In the order of `sequence`."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        resume_token: _builtins.str = ...,
+        has_more: _builtins.bool = ...,
+        is_over: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "has_more", b"has_more", "is_over", b"is_over", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     """Something that happened. The fields beside the envelope depend on the type."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     TASK_SEQUENCE_FIELD_NUMBER: _builtins.int
@@ -424,6 +657,7 @@ class Event(_message.Message):
     APP_ID_FIELD_NUMBER: _builtins.int
     ROOM_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     ROOM_FIELD_NUMBER: _builtins.int
     PARTICIPANT_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
@@ -447,6 +681,10 @@ class Event(_message.Message):
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When, by the server's clock."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The task's labels when it happened; none for events of no task."""
 
     @_builtins.property
     def room(self) -> Global___RoomDetail:
@@ -490,6 +728,7 @@ class Event(_message.Message):
         app_id: _builtins.str = ...,
         room_id: _builtins.str = ...,
         task_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         room: Global___RoomDetail | None = ...,
         participant: Global___ParticipantDetail | None = ...,
         task: Global___TaskDetail | None = ...,
@@ -501,7 +740,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "event_time", b"event_time", "gap", b"gap", "interrupted", b"interrupted", "participant", b"participant", "recording", b"recording", "room", b"room", "segment", b"segment", "task", b"task", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "detail", b"detail", "event_time", b"event_time", "gap", b"gap", "interrupted", b"interrupted", "participant", b"participant", "recording", b"recording", "room", b"room", "room_id", b"room_id", "segment", b"segment", "sequence", b"sequence", "task", b"task", "task_id", b"task_id", "task_sequence", b"task_sequence", "type", b"type", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "detail", b"detail", "event_time", b"event_time", "gap", b"gap", "interrupted", b"interrupted", "labels", b"labels", "participant", b"participant", "recording", b"recording", "room", b"room", "room_id", b"room_id", "segment", b"segment", "sequence", b"sequence", "task", b"task", "task_id", b"task_id", "task_sequence", b"task_sequence", "type", b"type", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["room", "participant", "task", "recording", "segment", "gap", "interrupted", "warning"]  # noqa: Y015
     _WhichOneofArgType_detail: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015
@@ -542,10 +781,19 @@ class ParticipantDetail(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     PUBLISH_SESSION_ID_FIELD_NUMBER: _builtins.int
     TRACK_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_COUNT_FIELD_NUMBER: _builtins.int
+    TRACK_COUNT_FIELD_NUMBER: _builtins.int
+    MUTED_TRACK_COUNT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user."""
     publish_session_id: _builtins.str
     """Their session."""
+    participant_count: _builtins.int
+    """How many users are in the room after the event."""
+    track_count: _builtins.int
+    """How many tracks are in the room after the event."""
+    muted_track_count: _builtins.int
+    """How many of these are muted."""
     @_builtins.property
     def track(self) -> _room_pb2.Track:
         """Only TRACK_*: the track after the event."""
@@ -556,10 +804,13 @@ class ParticipantDetail(_message.Message):
         user_id: _builtins.str = ...,
         publish_session_id: _builtins.str = ...,
         track: _room_pb2.Track | None = ...,
+        participant_count: _builtins.int = ...,
+        track_count: _builtins.int = ...,
+        muted_track_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["track", b"track"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["publish_session_id", b"publish_session_id", "track", b"track", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["muted_track_count", b"muted_track_count", "participant_count", b"participant_count", "publish_session_id", b"publish_session_id", "track", b"track", "track_count", b"track_count", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -626,10 +877,13 @@ class SegmentDetail(_message.Message):
     SEGMENT_FIELD_NUMBER: _builtins.int
     ERROR_CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SENT_BYTES_FIELD_NUMBER: _builtins.int
     error_code: _builtins.str
     """SEGMENT_UPLOAD_DELAYED: the store's own error code. SEGMENT_LOST: what was found."""
     message: _builtins.str
     """SEGMENT_UPLOAD_DELAYED, SEGMENT_LOST: what went wrong and what to do."""
+    sent_bytes: _builtins.int
+    """SEGMENT_UPLOAD_PROGRESS: bytes that the store has confirmed, of `segment.size_bytes`."""
     @_builtins.property
     def segment(self) -> _segment_pb2.Segment:
         """The segment after the event."""
@@ -640,10 +894,11 @@ class SegmentDetail(_message.Message):
         segment: _segment_pb2.Segment | None = ...,
         error_code: _builtins.str = ...,
         message: _builtins.str = ...,
+        sent_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_code", b"error_code", "message", b"message", "segment", b"segment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_code", b"error_code", "message", b"message", "segment", b"segment", "sent_bytes", b"sent_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -731,6 +986,7 @@ class WarningDetail(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     RECORDING_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
     reason: _error_pb2.ErrorReason.ValueType
     """What."""
     message: _builtins.str
@@ -739,6 +995,10 @@ class WarningDetail(_message.Message):
     """The recording, where it is about one."""
     user_id: _builtins.str
     """The user, where it is about one."""
+    count: _builtins.int
+    """How many like it (same task, reason, recording and user) there were since the last one that was sent, itself
+    included: of these only one a minute is sent. 0 means 1.
+    """
     def __init__(
         self,
         *,
@@ -746,10 +1006,11 @@ class WarningDetail(_message.Message):
         message: _builtins.str = ...,
         recording_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "recording_id", b"recording_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "message", b"message", "reason", b"reason", "recording_id", b"recording_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

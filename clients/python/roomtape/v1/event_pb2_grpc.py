@@ -40,6 +40,11 @@ class WatchServiceStub(object):
                 request_serializer=roomtape_dot_v1_dot_event__pb2.WatchEventsRequest.SerializeToString,
                 response_deserializer=roomtape_dot_v1_dot_event__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/roomtape.v1.WatchService/ListEvents',
+                request_serializer=roomtape_dot_v1_dot_event__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=roomtape_dot_v1_dot_event__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
 
 
 class WatchServiceServicer(object):
@@ -56,21 +61,42 @@ class WatchServiceServicer(object):
         call's reply is sent after its events are durable.
         3. Every message carries a `resume_token` (at most 128 characters; keep it as long as you like). Resuming from it
         gives every later event that matches, or a distinct error; never silence.
-        4. A stream starts after a token, NOW, or at the OLDEST event. ListTasks gives a token that was read with the list.
-        5. The first message is the bookmark STARTED. When nothing matched for `bookmark_interval` (± 10 %), a bookmark IDLE
-        comes, whose token lies after everything that was filtered out. Who hears nothing for two and a half intervals
-        should connect again.
+        4. A stream starts after a token, NOW, at the OLDEST event, or with a SNAPSHOT: the state as it is, an item for each
+        open room, participant, task that has not ended, recording and segment of these tasks, as of one point of the
+        log; then the bookmark SNAPSHOT_END with that point; then every event after it, without a hole and none that the
+        items already hold. The tokens of the messages before SNAPSHOT_END lead to a new snapshot, since half of one is
+        of no use: whoever sees STARTED again forgets the items before it. ListTasks and StartRecord give tokens that were
+        read with their replies.
+        5. The first message is the bookmark STARTED: the stream is registered, and what happens from here on will come. When
+        nothing matched for `bookmark_interval` (± 10 %), a bookmark IDLE comes, whose token lies after everything that
+        was filtered out. Who hears nothing for two and a half intervals should connect again.
         6. A token whose events were compacted: OUT_OF_RANGE, EVENT_HISTORY_COMPACTED, with `oldestSequence` and
         `oldestResumeToken` in the metadata. A token of a log that is gone: OUT_OF_RANGE, EVENT_HISTORY_LOST. One that
         can't be read: INVALID_ARGUMENT, INVALID_RESUME_TOKEN. A token taken under another filter is fine.
         7. A slow watcher gets everything: the server keeps a cursor for it and no buffer, and reads history in batches. One
         that reads nothing for 60 seconds while there is something to read gets UNAVAILABLE, STREAM_STALLED; one that
         falls out of the history gets promise 6. Nothing is dropped in silence.
-        8. A stream ends with OK only if its filter names one task and the task's last event has been sent. A server that
-        stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo.
-        9. Filters are applied by the server; an unknown event type in a filter is INVALID_ARGUMENT. Events of types that a
-        client does not know must be ignored by it.
+        8. A stream ends with OK only if its filter names one task and the task's last event has been sent, or a snapshot
+        said that the task has ended. A server that stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo. An
+        application that has as many streams open as it may have gets RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
+        9. Filters are applied by the server; an unknown event type in a filter, or what no id or label can be, is
+        INVALID_ARGUMENT, and a task that the application does not have TASK_NOT_FOUND. Events of types that a client does
+        not know, and messages whose item it does not know, must be ignored by it.
         10. The client libraries resume by themselves and say by a typed error when history is gone.
+
+        Errors: APPLICATION_NOT_FOUND, TASK_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST,
+        TOO_MANY_WATCHERS, STREAM_STALLED, DRAINING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """Reads the same log page by page, for those who can't stream: the same events in the same order under the same
+        tokens, and the same errors. With `wait` the call returns as soon as an event matches, and empty after that time;
+        call again with its `resume_token`, and nothing is missed. A call that waits counts as a stream.
+        Errors: APPLICATION_NOT_FOUND, TASK_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST,
+        TOO_MANY_WATCHERS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,6 +109,11 @@ def add_WatchServiceServicer_to_server(servicer, server):
                     servicer.WatchEvents,
                     request_deserializer=roomtape_dot_v1_dot_event__pb2.WatchEventsRequest.FromString,
                     response_serializer=roomtape_dot_v1_dot_event__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=roomtape_dot_v1_dot_event__pb2.ListEventsRequest.FromString,
+                    response_serializer=roomtape_dot_v1_dot_event__pb2.ListEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -113,6 +144,33 @@ class WatchService(object):
             '/roomtape.v1.WatchService/WatchEvents',
             roomtape_dot_v1_dot_event__pb2.WatchEventsRequest.SerializeToString,
             roomtape_dot_v1_dot_event__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/roomtape.v1.WatchService/ListEvents',
+            roomtape_dot_v1_dot_event__pb2.ListEventsRequest.SerializeToString,
+            roomtape_dot_v1_dot_event__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

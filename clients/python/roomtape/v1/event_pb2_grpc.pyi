@@ -43,21 +43,38 @@ class WatchServiceStub:
        call's reply is sent after its events are durable.
     3. Every message carries a `resume_token` (at most 128 characters; keep it as long as you like). Resuming from it
        gives every later event that matches, or a distinct error; never silence.
-    4. A stream starts after a token, NOW, or at the OLDEST event. ListTasks gives a token that was read with the list.
-    5. The first message is the bookmark STARTED. When nothing matched for `bookmark_interval` (± 10 %), a bookmark IDLE
-       comes, whose token lies after everything that was filtered out. Who hears nothing for two and a half intervals
-       should connect again.
+    4. A stream starts after a token, NOW, at the OLDEST event, or with a SNAPSHOT: the state as it is, an item for each
+       open room, participant, task that has not ended, recording and segment of these tasks, as of one point of the
+       log; then the bookmark SNAPSHOT_END with that point; then every event after it, without a hole and none that the
+       items already hold. The tokens of the messages before SNAPSHOT_END lead to a new snapshot, since half of one is
+       of no use: whoever sees STARTED again forgets the items before it. ListTasks and StartRecord give tokens that were
+       read with their replies.
+    5. The first message is the bookmark STARTED: the stream is registered, and what happens from here on will come. When
+       nothing matched for `bookmark_interval` (± 10 %), a bookmark IDLE comes, whose token lies after everything that
+       was filtered out. Who hears nothing for two and a half intervals should connect again.
     6. A token whose events were compacted: OUT_OF_RANGE, EVENT_HISTORY_COMPACTED, with `oldestSequence` and
        `oldestResumeToken` in the metadata. A token of a log that is gone: OUT_OF_RANGE, EVENT_HISTORY_LOST. One that
        can't be read: INVALID_ARGUMENT, INVALID_RESUME_TOKEN. A token taken under another filter is fine.
     7. A slow watcher gets everything: the server keeps a cursor for it and no buffer, and reads history in batches. One
        that reads nothing for 60 seconds while there is something to read gets UNAVAILABLE, STREAM_STALLED; one that
        falls out of the history gets promise 6. Nothing is dropped in silence.
-    8. A stream ends with OK only if its filter names one task and the task's last event has been sent. A server that
-       stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo.
-    9. Filters are applied by the server; an unknown event type in a filter is INVALID_ARGUMENT. Events of types that a
-       client does not know must be ignored by it.
+    8. A stream ends with OK only if its filter names one task and the task's last event has been sent, or a snapshot
+       said that the task has ended. A server that stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo. An
+       application that has as many streams open as it may have gets RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
+    9. Filters are applied by the server; an unknown event type in a filter, or what no id or label can be, is
+       INVALID_ARGUMENT, and a task that the application does not have TASK_NOT_FOUND. Events of types that a client does
+       not know, and messages whose item it does not know, must be ignored by it.
     10. The client libraries resume by themselves and say by a typed error when history is gone.
+
+    Errors: APPLICATION_NOT_FOUND, TASK_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST,
+    TOO_MANY_WATCHERS, STREAM_STALLED, DRAINING.
+    """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_event_pb2.ListEventsRequest, _event_pb2.ListEventsResponse]
+    """Reads the same log page by page, for those who can't stream: the same events in the same order under the same
+    tokens, and the same errors. With `wait` the call returns as soon as an event matches, and empty after that time;
+    call again with its `resume_token`, and nothing is missed. A call that waits counts as a stream.
+    Errors: APPLICATION_NOT_FOUND, TASK_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST,
+    TOO_MANY_WATCHERS.
     """
 
 @_typing.type_check_only
@@ -75,21 +92,38 @@ class WatchServiceAsyncStub(WatchServiceStub):
        call's reply is sent after its events are durable.
     3. Every message carries a `resume_token` (at most 128 characters; keep it as long as you like). Resuming from it
        gives every later event that matches, or a distinct error; never silence.
-    4. A stream starts after a token, NOW, or at the OLDEST event. ListTasks gives a token that was read with the list.
-    5. The first message is the bookmark STARTED. When nothing matched for `bookmark_interval` (± 10 %), a bookmark IDLE
-       comes, whose token lies after everything that was filtered out. Who hears nothing for two and a half intervals
-       should connect again.
+    4. A stream starts after a token, NOW, at the OLDEST event, or with a SNAPSHOT: the state as it is, an item for each
+       open room, participant, task that has not ended, recording and segment of these tasks, as of one point of the
+       log; then the bookmark SNAPSHOT_END with that point; then every event after it, without a hole and none that the
+       items already hold. The tokens of the messages before SNAPSHOT_END lead to a new snapshot, since half of one is
+       of no use: whoever sees STARTED again forgets the items before it. ListTasks and StartRecord give tokens that were
+       read with their replies.
+    5. The first message is the bookmark STARTED: the stream is registered, and what happens from here on will come. When
+       nothing matched for `bookmark_interval` (± 10 %), a bookmark IDLE comes, whose token lies after everything that
+       was filtered out. Who hears nothing for two and a half intervals should connect again.
     6. A token whose events were compacted: OUT_OF_RANGE, EVENT_HISTORY_COMPACTED, with `oldestSequence` and
        `oldestResumeToken` in the metadata. A token of a log that is gone: OUT_OF_RANGE, EVENT_HISTORY_LOST. One that
        can't be read: INVALID_ARGUMENT, INVALID_RESUME_TOKEN. A token taken under another filter is fine.
     7. A slow watcher gets everything: the server keeps a cursor for it and no buffer, and reads history in batches. One
        that reads nothing for 60 seconds while there is something to read gets UNAVAILABLE, STREAM_STALLED; one that
        falls out of the history gets promise 6. Nothing is dropped in silence.
-    8. A stream ends with OK only if its filter names one task and the task's last event has been sent. A server that
-       stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo.
-    9. Filters are applied by the server; an unknown event type in a filter is INVALID_ARGUMENT. Events of types that a
-       client does not know must be ignored by it.
+    8. A stream ends with OK only if its filter names one task and the task's last event has been sent, or a snapshot
+       said that the task has ended. A server that stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo. An
+       application that has as many streams open as it may have gets RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
+    9. Filters are applied by the server; an unknown event type in a filter, or what no id or label can be, is
+       INVALID_ARGUMENT, and a task that the application does not have TASK_NOT_FOUND. Events of types that a client does
+       not know, and messages whose item it does not know, must be ignored by it.
     10. The client libraries resume by themselves and say by a typed error when history is gone.
+
+    Errors: APPLICATION_NOT_FOUND, TASK_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST,
+    TOO_MANY_WATCHERS, STREAM_STALLED, DRAINING.
+    """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_event_pb2.ListEventsRequest, _event_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Reads the same log page by page, for those who can't stream: the same events in the same order under the same
+    tokens, and the same errors. With `wait` the call returns as soon as an event matches, and empty after that time;
+    call again with its `resume_token`, and nothing is missed. A call that waits counts as a stream.
+    Errors: APPLICATION_NOT_FOUND, TASK_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST,
+    TOO_MANY_WATCHERS.
     """
 
 class WatchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -110,21 +144,44 @@ class WatchServiceServicer(metaclass=_abc_1.ABCMeta):
            call's reply is sent after its events are durable.
         3. Every message carries a `resume_token` (at most 128 characters; keep it as long as you like). Resuming from it
            gives every later event that matches, or a distinct error; never silence.
-        4. A stream starts after a token, NOW, or at the OLDEST event. ListTasks gives a token that was read with the list.
-        5. The first message is the bookmark STARTED. When nothing matched for `bookmark_interval` (± 10 %), a bookmark IDLE
-           comes, whose token lies after everything that was filtered out. Who hears nothing for two and a half intervals
-           should connect again.
+        4. A stream starts after a token, NOW, at the OLDEST event, or with a SNAPSHOT: the state as it is, an item for each
+           open room, participant, task that has not ended, recording and segment of these tasks, as of one point of the
+           log; then the bookmark SNAPSHOT_END with that point; then every event after it, without a hole and none that the
+           items already hold. The tokens of the messages before SNAPSHOT_END lead to a new snapshot, since half of one is
+           of no use: whoever sees STARTED again forgets the items before it. ListTasks and StartRecord give tokens that were
+           read with their replies.
+        5. The first message is the bookmark STARTED: the stream is registered, and what happens from here on will come. When
+           nothing matched for `bookmark_interval` (± 10 %), a bookmark IDLE comes, whose token lies after everything that
+           was filtered out. Who hears nothing for two and a half intervals should connect again.
         6. A token whose events were compacted: OUT_OF_RANGE, EVENT_HISTORY_COMPACTED, with `oldestSequence` and
            `oldestResumeToken` in the metadata. A token of a log that is gone: OUT_OF_RANGE, EVENT_HISTORY_LOST. One that
            can't be read: INVALID_ARGUMENT, INVALID_RESUME_TOKEN. A token taken under another filter is fine.
         7. A slow watcher gets everything: the server keeps a cursor for it and no buffer, and reads history in batches. One
            that reads nothing for 60 seconds while there is something to read gets UNAVAILABLE, STREAM_STALLED; one that
            falls out of the history gets promise 6. Nothing is dropped in silence.
-        8. A stream ends with OK only if its filter names one task and the task's last event has been sent. A server that
-           stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo.
-        9. Filters are applied by the server; an unknown event type in a filter is INVALID_ARGUMENT. Events of types that a
-           client does not know must be ignored by it.
+        8. A stream ends with OK only if its filter names one task and the task's last event has been sent, or a snapshot
+           said that the task has ended. A server that stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo. An
+           application that has as many streams open as it may have gets RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
+        9. Filters are applied by the server; an unknown event type in a filter, or what no id or label can be, is
+           INVALID_ARGUMENT, and a task that the application does not have TASK_NOT_FOUND. Events of types that a client does
+           not know, and messages whose item it does not know, must be ignored by it.
         10. The client libraries resume by themselves and say by a typed error when history is gone.
+
+        Errors: APPLICATION_NOT_FOUND, TASK_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST,
+        TOO_MANY_WATCHERS, STREAM_STALLED, DRAINING.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _event_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_pb2.ListEventsResponse, _abc.Awaitable[_event_pb2.ListEventsResponse]]:
+        """Reads the same log page by page, for those who can't stream: the same events in the same order under the same
+        tokens, and the same errors. With `wait` the call returns as soon as an event matches, and empty after that time;
+        call again with its `resume_token`, and nothing is missed. A call that waits counts as a stream.
+        Errors: APPLICATION_NOT_FOUND, TASK_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST,
+        TOO_MANY_WATCHERS.
         """
 
 def add_WatchServiceServicer_to_server(servicer: WatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
