@@ -280,7 +280,7 @@ def _route(method: str, *, streams: bool, guarded: bool) -> _Route:
     request = descriptor_pool.Default().FindServiceByName(service).FindMethodByName(name).input_type
     # What has a request id changes something.
     limited = service == _LIMITED_SERVICE and "request_id" in request.fields_by_name
-    for field in ("app_id", "application.app_id"):
+    for field in ("app_id", "application.app_id", "webhook.app_id"):
         if field.partition(".")[0] in request.fields_by_name:
             return _Route(method, streams, guarded, limited, field, operator.attrgetter(field))
     return _Route(method, streams, guarded, limited)

@@ -148,6 +148,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Only in WARNING events: a foreign, truncated or damaged file was found in the spool and kept aside."""
     ERROR_REASON_CREDENTIALS_EXPIRING: _ErrorReason.ValueType  # 105
     """Only in WARNING events: the storage credentials are about to expire."""
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 120
+    """NOT_FOUND: the application has no webhook with this id."""
+    ERROR_REASON_INVALID_WEBHOOK_URL: _ErrorReason.ValueType  # 121
+    """INVALID_ARGUMENT: a URL that events can't be sent to, or that this server must not call."""
+    ERROR_REASON_INVALID_WEBHOOK_KEY: _ErrorReason.ValueType  # 122
+    """INVALID_ARGUMENT: a key that is too short or too long for the webhook's format, or has other characters."""
+    ERROR_REASON_TOO_MANY_WEBHOOKS: _ErrorReason.ValueType  # 123
+    """RESOURCE_EXHAUSTED: the application has as many webhooks as it may."""
+    ERROR_REASON_TOO_MANY_WEBHOOK_KEYS: _ErrorReason.ValueType  # 124
+    """FAILED_PRECONDITION: too many keys of the webhook are in overlap; wait for one to end, or end them by an overlap of 0."""
+    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 125
+    """NOT_FOUND: the webhook has no delivery with this id, or has it no more."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error of the API is a gRPC status with exactly one
@@ -285,4 +297,16 @@ ERROR_REASON_SPOOL_FILE_DAMAGED: ErrorReason.ValueType  # 104
 """Only in WARNING events: a foreign, truncated or damaged file was found in the spool and kept aside."""
 ERROR_REASON_CREDENTIALS_EXPIRING: ErrorReason.ValueType  # 105
 """Only in WARNING events: the storage credentials are about to expire."""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 120
+"""NOT_FOUND: the application has no webhook with this id."""
+ERROR_REASON_INVALID_WEBHOOK_URL: ErrorReason.ValueType  # 121
+"""INVALID_ARGUMENT: a URL that events can't be sent to, or that this server must not call."""
+ERROR_REASON_INVALID_WEBHOOK_KEY: ErrorReason.ValueType  # 122
+"""INVALID_ARGUMENT: a key that is too short or too long for the webhook's format, or has other characters."""
+ERROR_REASON_TOO_MANY_WEBHOOKS: ErrorReason.ValueType  # 123
+"""RESOURCE_EXHAUSTED: the application has as many webhooks as it may."""
+ERROR_REASON_TOO_MANY_WEBHOOK_KEYS: ErrorReason.ValueType  # 124
+"""FAILED_PRECONDITION: too many keys of the webhook are in overlap; wait for one to end, or end them by an overlap of 0."""
+ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 125
+"""NOT_FOUND: the webhook has no delivery with this id, or has it no more."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

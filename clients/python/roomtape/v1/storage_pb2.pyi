@@ -406,7 +406,7 @@ class Secret(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     IS_SET_FIELD_NUMBER: _builtins.int
     value: _builtins.str
-    """The value, in requests only."""
+    """The value, in requests only, and in the one reply that brings a key which the server made."""
     is_set: _builtins.bool
     """In replies: whether a value is stored. Ignored in requests."""
     def __init__(
