@@ -420,6 +420,8 @@ events = Table(
     Column("event_ns", BigInteger, nullable=False),
     # The serialized Event.
     Column("payload", LargeBinary, nullable=False),
+    # Sizes of the payloads up to this one, from any beginning: differences say what a stretch of the log takes.
+    Column("logged_bytes", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("app_id", "sequence"),
     _partial_index("uq_events_task", "task_id", "task_sequence", where="task_id <> ''", unique=True),
 )

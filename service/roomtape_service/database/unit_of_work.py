@@ -1,6 +1,8 @@
 """A unit of work: state, its events and the stored reply, all of it or nothing (P1)."""
 
-from sqlalchemy import bindparam, insert, select, update
+import json
+
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import error_pb2, event_pb2
@@ -21,9 +23,20 @@ _NEXT_TASK_SEQUENCE = (
     update(tasks)
     .where(tasks.c.task_id == bindparam("of_task_id"), tasks.c.app_id == bindparam("of_app_id"))
     .values(last_task_sequence=tasks.c.last_task_sequence + 1)
-    .returning(tasks.c.last_task_sequence)
+    .returning(tasks.c.last_task_sequence, tasks.c.labels)
 )
-_INSERT_EVENT = insert(events)
+_LOGGED_BEFORE = (
+    select(events.c.logged_bytes)
+    .where(events.c.app_id == bindparam("of_app_id"), events.c.sequence == bindparam("before"))
+    .scalar_subquery()
+)
+_INSERT_EVENT = insert(events).values(
+    {
+        **{column.name: bindparam(column.name) for column in events.columns},
+        "logged_bytes": func.coalesce(_LOGGED_BEFORE, 0) + bindparam("bytes"),
+    }
+)
+_NO_LABELS = "{}"
 _LOCK_APPLICATION = (
     select(applications.c.app_id).where(applications.c.app_id == bindparam("of_app_id")).with_for_update()
 )
@@ -45,7 +58,7 @@ class UnitOfWork:
     async def append(self, event: event_pb2.Event) -> event_pb2.Event:
         """Writes an event to its application's log, and returns it with its numbers.
 
-        Sets `sequence`, `task_sequence` if it has a `task_id`, `event_time` if it is unset, and the
+        Sets `sequence`, `task_sequence` and `labels` if it has a `task_id`, `event_time` if it is unset, and the
         `task_sequence` of the task inside a TaskDetail. Raises Refusal APPLICATION_NOT_FOUND, and LookupError for
         a task that the application does not have.
         """
@@ -69,10 +82,13 @@ class UnitOfWork:
             if row is None:
                 raise LookupError(f"application {app_id!r} has no task {event.task_id!r}")
             event.task_sequence = row.last_task_sequence
+            if row.labels != _NO_LABELS:
+                event.labels.update(json.loads(row.labels))
             if event.HasField("task"):
                 event.task.task.task_sequence = event.task_sequence
         if not event.HasField("event_time"):
             event.event_time.FromNanoseconds(self.now_ns)
+        payload = event.SerializeToString()
         await self.connection.execute(
             _INSERT_EVENT,
             {
@@ -83,7 +99,10 @@ class UnitOfWork:
                 "room_id": event.room_id,
                 "type": event.type,
                 "event_ns": event.event_time.seconds * NANOSECONDS + event.event_time.nanos,
-                "payload": event.SerializeToString(),
+                "payload": payload,
+                "of_app_id": app_id,
+                "before": event.sequence - 1,
+                "bytes": len(payload),
             },
         )
         # The caller's message is the caller's; listeners get what was stored.
