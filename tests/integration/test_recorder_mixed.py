@@ -168,6 +168,24 @@ async def test_a_mix_does_not_wait_for_ever_for_a_lost_publisher(node: RecorderN
     assert segment.statistics.recorded == 400 + len(frames)
 
 
+async def test_a_worker_that_is_told_to_stop_ends_its_mix_where_all_are_heard(node: RecorderNode) -> None:
+    ahead, behind = person(1), person(2)
+    begin(node, [ahead, behind], mix())
+    speak(node, ahead, tone(440, 1.5, dbfs=-20))
+    speak(node, behind, tone(700, 1.0, dbfs=-20))
+    await node.until_safe(2, 30)
+    node.tell(protocol.Shutdown())
+    assert await node.exit_code() == 0
+    await node.until(lambda: protocol.Bye() in node.said, "it says bye")
+    [segment] = node.completed("m")
+    signal = heard_in(segment)
+    # Both send again what is not in it; nothing of either may lie where the next segment begins.
+    assert 0.5 < len(signal) / 48_000 <= 1.0
+    assert spans(signal, 440) == spans(signal, 700) == [(0.0, round(len(signal) / 48_000, 2))]
+    assert node.safe[1] <= len(signal) / FRAME
+    assert node.safe[2] <= len(signal) / FRAME
+
+
 async def test_a_live_mix_grows_within_a_second(node: RecorderNode) -> None:
     people = [person(1), person(2)]
     begin(node, people, mix(Container.WAV, Container.MP3), RoomClock.ARRIVAL)

@@ -94,11 +94,13 @@ class TrackInput:
         """The newest sequence that is safe in all recordings that take the track; None if that is not known."""
         released = [each for each in self._holders if not self._is_holding(each)]
         self._holders = [each for each in self._holders if each not in released]
-        # What a failed recording lacks it will ask for again; until then only the node knows what is safe.
-        self._is_owed = self._is_owed or any(each.has_failed for each in released)
-        if not self._holders:
+        # What these lack they will ask for again; until then only the node knows what is safe.
+        owing = [each for each in released if each.goes_on_elsewhere]
+        self._is_owed = self._is_owed or bool(owing)
+        counted = [*self._holders, *owing]
+        if not counted:
             return None if self._is_owed else self._delivered or None
-        known = [each.series.safe.get(self.facts.key) for each in self._holders]
+        known = [each.series.safe.get(self.facts.key) for each in counted]
         return None if None in known else min(each for each in known if each is not None)
 
     def _is_holding(self, recording: Recording) -> bool:

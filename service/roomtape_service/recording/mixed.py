@@ -6,7 +6,6 @@ nothing for some seconds only; what comes of them afterwards is too late, and to
 
 from typing import Final
 
-from roomtape_service.clock import NANOSECONDS
 from roomtape_service.recording.containers.table import MIX_CODEC
 from roomtape_service.recording.decoding import SAMPLE_BYTES
 from roomtape_service.recording.delivery import Delivery
@@ -20,12 +19,12 @@ from roomtape_service.recording.recording import FILL_NS, Recording
 from roomtape_service.recording.resampling import MIX_RATE
 from roomtape_service.recording.series import SeriesServices
 from roomtape_service.recording.track import Lane
-from roomtape_service.recording.voices import MixInput
+from roomtape_service.recording.voices import PATIENCE_NS, MixInput
 
 __all__ = ["MixedRecording"]
 
-_RECOVER_WAIT_NS: Final = 10 * NANOSECONDS
-"""How long a mix that goes on after a crash waits for publishers who are not back yet."""
+_WAITING_SAMPLES_MAX: Final = 32 << 20
+"""With so many samples that wait to be mixed, 64 MiB, memory counts as short."""
 _BLOCK_SAMPLES: Final = MIX_RATE
 """What is summed at once: memory stays small when a room is faster than real time."""
 _FORMAT = Format(MIX_CODEC, MIX_RATE, 1)
@@ -106,27 +105,26 @@ class MixedRecording(Recording):
         """Silence in the mix is what nobody says anyway."""
 
     def _tick(self, now_ns: int) -> None:
-        awaited = [each for each in self._inputs if each.is_waited_for(now_ns)]
+        is_memory_short = sum(each.voice.size for each in self._inputs) > _WAITING_SAMPLES_MAX
+        for each in self._inputs:
+            each.pass_time(now_ns, is_memory_short=is_memory_short)
         if not self._waits_for_expected(now_ns):
-            if awaited:
-                self._mix_to(min(self._floor if each.frontier is None else each.frontier for each in awaited))
-            else:
-                self._mix_all()
-                if any(each.is_leaving for each in self._inputs) or not self.lanes:
-                    self.series.settle()
+            self._mix_final()
         self._inputs = [each for each in self._inputs if not each.is_spent]
         self._end_if_idle(now_ns)
         self.series.checkpoint()
 
     def _finish(self, at_ns: int | None) -> None:
+        if at_ns is None:
+            # The mix goes on elsewhere, and has there what is not final here.
+            if not self._expected:
+                self._mix_final()
+            self.series.end()
+            return
         marks = [lane.timeline.watermark() for lane in self.lanes]
-        until = self._floor
-        if at_ns is not None:
-            rates = [lane.format.rate for lane in self.lanes]
-            known = [
-                mark * MIX_RATE // rate for mark, rate in zip(marks, rates, strict=True) if mark is not None
-            ]
-            until = min(position_of(at_ns, MIX_RATE, self.room.epoch_ns), max(known, default=self._floor))
+        rates = [lane.format.rate for lane in self.lanes]
+        known = [mark * MIX_RATE // rate for mark, rate in zip(marks, rates, strict=True) if mark is not None]
+        until = min(position_of(at_ns, MIX_RATE, self.room.epoch_ns), max(known, default=self._floor))
         for each in self._inputs:
             each.leave(None, self._floor)
         self._mix_all(until)
@@ -134,7 +132,7 @@ class MixedRecording(Recording):
 
     def _waits_for_expected(self, now_ns: int) -> bool:
         if self._expected_until_ns is None:
-            self._expected_until_ns = now_ns + _RECOVER_WAIT_NS
+            self._expected_until_ns = now_ns + PATIENCE_NS
         return bool(self._expected) and now_ns < self._expected_until_ns
 
     def _end_if_idle(self, now_ns: int) -> None:
@@ -147,14 +145,22 @@ class MixedRecording(Recording):
             self._mix_all()
             self.series.end()
 
+    def _mix_final(self) -> None:
+        """Mixes up to where everybody is final who is waited for."""
+        awaited = [each for each in self._inputs if each.is_awaited]
+        if awaited:
+            ends = (self._floor if each.frontier is None else each.frontier for each in awaited)
+            self._mix(min(ends), is_end=False)
+            return
+        self._mix_all()
+        if any(each.is_leaving for each in self._inputs) or not self.lanes:
+            self.series.settle()
+
     def _mix_all(self, until: int | None = None) -> None:
         """Nobody is waited for: mixes all that came, and the silence that was promised."""
         ends = [each.voice.end for each in self._inputs if each.voice.start is not None]
         ends += [each.frontier for each in self._inputs if each.frontier is not None]
         self._mix(max([*ends, self._floor if until is None else until]), is_end=True)
-
-    def _mix_to(self, limit: int) -> None:
-        self._mix(limit, is_end=False)
 
     def _mix(self, limit: int, *, is_end: bool) -> None:
         """Mixes up to `limit`, where everybody is final; a step less if the limiter has to look ahead."""

@@ -20,6 +20,8 @@ class Voice:
         self._blocks: deque[tuple[int, npt.NDArray[np.int16]]] = deque()
         self.end = 0
         """After the last sample that came."""
+        self.size = 0
+        """Samples that are kept."""
 
     @property
     def start(self) -> int | None:
@@ -35,6 +37,7 @@ class Voice:
             position, samples = mixed, samples[late:]
         self._blocks.append((position, samples))
         self.end = position + samples.size
+        self.size += samples.size
 
     def add_to(self, total: npt.NDArray[np.int32], start: int) -> None:
         """Adds what lies in `total`, which begins at `start`."""
@@ -49,7 +52,7 @@ class Voice:
         """Forgets what is mixed."""
         blocks = self._blocks
         while blocks and blocks[0][0] + blocks[0][1].size <= position:
-            blocks.popleft()
+            self.size -= blocks.popleft()[1].size
 
 
 class Mixer:

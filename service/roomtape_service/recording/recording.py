@@ -62,9 +62,10 @@ class Recording(ABC):
         self._has_warned = False
 
     @property
-    def has_failed(self) -> bool:
-        """Whether the spool could not be written."""
-        return self._error is not None
+    def goes_on_elsewhere(self) -> bool:
+        """Whether it ended here for want of a disk or of a worker: it will be started again, and lacks what is not in
+        its segments."""
+        return self._error is not None or self._is_quiet
 
     @property
     def is_ending(self) -> bool:

@@ -12,12 +12,14 @@ from roomtape_service.recording.protocol import GapReason, RoomClock
 from roomtape_service.recording.resampling import MIX_RATE, MonoStream
 from roomtape_service.recording.track import Lane
 
-__all__ = ["MixInput"]
+__all__ = ["PATIENCE_NS", "MixInput"]
 
-_LOST_WAIT_NS: Final = 5 * NANOSECONDS
-"""How long a mix waits for a publisher whose connection broke; what comes later is not in it."""
-_QUIET_WAIT_NS: Final = {RoomClock.ARRIVAL: 3 * NANOSECONDS, RoomClock.MEDIA: 10 * NANOSECONDS}
-"""How long it waits for a publisher who is connected but sends no batches; publishers send two a second."""
+PATIENCE_NS: Final = 20 * NANOSECONDS
+"""How long a mix waits for a publisher whose connection broke, or who sends nothing; what comes later is not in it.
+Long enough to come back after a crash; and of what comes from the others meanwhile, and can't be acknowledged, clients
+and nodes hold as much: 4 MiB, which are 21 s of PCM with two channels."""
+_SHORT_PATIENCE_NS: Final = {RoomClock.ARRIVAL: 3 * NANOSECONDS, RoomClock.MEDIA: 10 * NANOSECONDS}
+"""The same where memory is short; publishers send twice a second."""
 
 
 class MixInput:
@@ -43,6 +45,7 @@ class MixInput:
         """After the last sample that came, in positions of the track."""
         self._has_news = True
         self._heard_ns = 0
+        self._is_in_time = True
 
     @property
     def is_spent(self) -> bool:
@@ -114,16 +117,19 @@ class MixInput:
         """Whether a frame of the track waits to be mixed."""
         return any(mark.key == key for mark in self._marks)
 
-    def is_waited_for(self, now_ns: int) -> bool:
-        """Whether the mix should not go on without it; `now_ns` by the monotonic clock."""
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the mix should not go on without it."""
+        return self._is_in_time and not self.is_leaving
+
+    def pass_time(self, now_ns: int, *, is_memory_short: bool) -> None:
+        """It is `now_ns` by the monotonic clock."""
         if self._has_news:
             self._heard_ns = now_ns
             self._has_news = False
-        if self.is_leaving:
-            return False
-        if self.lost_since_ns is not None:
-            return now_ns - self.lost_since_ns < _LOST_WAIT_NS
-        return now_ns - self._heard_ns < _QUIET_WAIT_NS[self.lane.room.clock]
+        since_ns = self._heard_ns if self.lost_since_ns is None else self.lost_since_ns
+        patience_ns = _SHORT_PATIENCE_NS[self.lane.room.clock] if is_memory_short else PATIENCE_NS
+        self._is_in_time = now_ns - since_ns < patience_ns
 
     def returns(self) -> None:
         """The publisher is back."""
