@@ -1,12 +1,13 @@
 """The log as rows: reading on from a place, and taking old events away."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import error_pb2, event_pb2, task_pb2
+from roomtape_service.database.labels import tasks_labelled
 from roomtape_service.database.tables import applications, events, tasks
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal
@@ -46,6 +47,7 @@ async def after(
     task_ids: frozenset[str] = frozenset(),
     room_ids: frozenset[str] = frozenset(),
     types: frozenset[int] = frozenset(),
+    labels: Mapping[str, str] | None = None,
 ) -> Sequence[event_pb2.Event]:
     """The first `limit` events after `sequence` that meet every condition which is not empty."""
     conditions: list[ColumnElement[bool]] = [events.c.app_id == app_id, events.c.sequence > sequence]
@@ -55,6 +57,9 @@ async def after(
         conditions.append(events.c.room_id.in_(sorted(room_ids)))
     if types:
         conditions.append(events.c.type.in_(sorted(types)))
+    conditions += [
+        events.c.task_id.in_(tasks_labelled(app_id, key, value)) for key, value in (labels or {}).items()
+    ]
     query = select(events.c.payload).where(*conditions).order_by(events.c.sequence).limit(limit)
     return [event_pb2.Event.FromString(payload) for payload in await connection.scalars(query)]
 

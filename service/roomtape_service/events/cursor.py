@@ -34,6 +34,8 @@ class Cursor:
 
         Empty when there are none, or none that match.
         """
+        if self.filter.labels and self.position < self._tail.labelled_after:
+            return None
         events = self._tail.after(self.position, BATCH_EVENTS)
         if not events:
             return events
@@ -41,7 +43,7 @@ class Cursor:
         if self.filter.takes_all:
             return events
         wanted = self.filter.matches
-        return [event for event in events if wanted(event.task_id, event.room_id, event.type)]
+        return [event for event in events if wanted(event.task_id, event.room_id, event.type, event.labels)]
 
     async def read(self) -> Sequence[LoggedEvent]:
         """As `take`, from the database.

@@ -157,6 +157,7 @@ class EventLog:
                 task_ids=cursor.filter.task_ids,
                 room_ids=cursor.filter.room_ids,
                 types=cursor.filter.types,
+                labels=cursor.filter.labels,
             )
 
         async with self._reads:

@@ -1,7 +1,7 @@
 """The newest events of one application, in memory, and the cursors that wait for more."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,8 @@ from roomtape_service.events import token
 from roomtape_service.events.filter import EventFilter
 
 __all__ = ["LoggedEvent", "Tail", "Waiting"]
+
+_NO_LABELS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class LoggedEvent:
     task_id: str
     room_id: str
     type: int
+    labels: Mapping[str, str]
     ends_task: bool
     response: bytes
 
@@ -38,6 +41,7 @@ class LoggedEvent:
             event.task_id,
             event.room_id,
             event.type,
+            dict(event.labels) or _NO_LABELS,
             failed or event.type == event_pb2.EVENT_TYPE_TASK_FILES_COMPLETE,
             response.SerializeToString(),
         )
@@ -64,6 +68,8 @@ class Tail:
         self.app_id = app_id
         self.head = 0
         self.compacted = 0
+        self.labelled_after = 0
+        """Events after this one surely carry their labels; the database may hold others, of an earlier version."""
         self.loading = asyncio.Lock()
         self._epoch = epoch
         self._capacity = capacity
@@ -106,6 +112,7 @@ class Tail:
         """Takes what the database holds; what was committed while that was read follows it."""
         self._events = [LoggedEvent.of(event, self._epoch) for event in events]
         self.head, self.compacted = head, compacted
+        self.labelled_after = head
         early, self._early = self._early, None
         self.extend(early or ())
 
@@ -146,7 +153,7 @@ class Tail:
         if len(self._events) >= 2 * self._capacity:
             del self._events[: -self._capacity]
         for cursor in (*self._by_task.get(logged.task_id, ()), *self._filtering):
-            if cursor.filter.matches(logged.task_id, logged.room_id, logged.type):
+            if cursor.filter.matches(logged.task_id, logged.room_id, logged.type, logged.labels):
                 cursor.wake(before)
         for cursor in self._taking_all:
             cursor.wake(before)
