@@ -30,7 +30,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from roomtape_service.failpoint_names import COMMITS, FAILPOINTS
 
@@ -183,7 +183,7 @@ def _write(armed: _Armed, line: str) -> None:
 def _load(armed: _Armed) -> Mapping[str, object]:
     try:
         with armed.path.open("rb") as file:
-            content = json.loads(file.read())
+            content: dict[str, Any] = json.loads(file.read())
             status = os.fstat(file.fileno())
         wanted: dict[str, list[_Arm]] = {}
         for entry in content.get("arms", ()):
@@ -194,7 +194,7 @@ def _load(armed: _Armed) -> Mapping[str, object]:
     armed.arms, armed.log = wanted, log
     armed.version = (status.st_mtime_ns, status.st_ino)
     armed.hits.clear()
-    return content  # type: ignore[no-any-return]
+    return content
 
 
 def _read_arm(entry: Mapping[str, object]) -> _Arm:

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from roomtape_service.settings_sources import CredentialSource, credential_sources
 from roomtape_service.settings_values import (
@@ -384,7 +385,7 @@ def _settings(raw: Mapping[str, tuple[object, str]], problems: list[str]) -> Set
         for name, (_, origin) in raw.items()
         if name not in FIELDS
     ]
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for name, about in FIELDS.items():
         value, origin = raw[name] if name in raw else (_default(about, values), "by default")
         try:
@@ -393,10 +394,10 @@ def _settings(raw: Mapping[str, tuple[object, str]], problems: list[str]) -> Set
             problems.append(f"{name} ({origin}): {error}")
             values[name] = _default(about, values)
     if not problems:
-        problems += _conflicts(Settings(**values))  # type: ignore[arg-type]
+        problems += _conflicts(Settings(**values))
     if problems:
         raise SettingsError(problems)
-    return Settings(**values)  # type: ignore[arg-type]
+    return Settings(**values)
 
 
 def _default(about: About, values: Mapping[str, object]) -> object:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -102,11 +103,11 @@ class _Given:
 
 
 def _add_store(group: argparse._ArgumentGroup, prefix: str) -> None:
-    def add(name: str, **options: object) -> None:
+    def add(name: str, **options: Any) -> None:
         # Each is a `--help` of its own; of the second store's only the names are of interest.
         if prefix:
             options["help"] = argparse.SUPPRESS if name not in ("disk", "vendor") else options["help"]
-        group.add_argument(f"--{prefix}{name}", **options)  # type: ignore[arg-type]
+        group.add_argument(f"--{prefix}{name}", **options)
 
     add("disk", nargs="?", const="", metavar="FOLDER", help="a folder of the server's disk")
     add(
@@ -208,7 +209,7 @@ def _bucket(given: _Given) -> storage_pb2.ObjectStore:
         tags=tags,
         credentials=credentials,
     )
-    store.vendor = given.value("vendor")  # type: ignore[assignment]
+    store.vendor = next(each for each in storage_pb2.StorageVendor.values() if each == given.value("vendor"))
     if given.value("path-style") is not None:
         store.path_style = True
     return store

@@ -10,6 +10,7 @@ They go on where they were, take what had come before the stop, and end:
 """
 
 import asyncio
+import functools
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -96,9 +97,7 @@ class Unended:
         live = LiveTask(room.room_key, task_proto(task), profile_of(application.profile), task.start_ns)
         for row in unended:
             recording = FeedRecording(self._tasks.facts_of(live, room, row))
-            await self._database.read(
-                lambda c, row=row, recording=recording: load_resume_points(row, recording, c)  # type: ignore[misc]
-            )
+            await self._database.read(functools.partial(load_resume_points, row, recording))
             lacking = _lacking(row, recording)
             recording.tracks = tuple(key for key in lacking if key in room.feed.tracks)
             room.feed.start_recording(recording)
