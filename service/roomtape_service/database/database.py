@@ -13,6 +13,7 @@ from roomtape_service.clock import Clock
 from roomtape_service.database.commits import Commits, Listener
 from roomtape_service.database.migrations import upgrade
 from roomtape_service.database.postgres import PostgresBackend
+from roomtape_service.database.routes import Routes, Waker
 from roomtape_service.database.sqlite import SqliteBackend
 from roomtape_service.database.tables import meta
 from roomtape_service.database.unit_of_work import UnitOfWork
@@ -40,14 +41,15 @@ class Database:
     ) -> None:
         parsed = make_url(url)
         self._commits = Commits()
+        self._routes = Routes()
         self._new_epoch = new_epoch
         self._epoch: str | None = None
         self._backend: SqliteBackend | PostgresBackend
         if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
-            self._backend = SqliteBackend(Path(str(parsed.database)), clock, self._commits)
+            self._backend = SqliteBackend(Path(str(parsed.database)), clock, self._commits, self._routes)
         elif parsed.get_backend_name() == "postgresql":
             url = parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
-            self._backend = PostgresBackend(url, clock, self._commits)
+            self._backend = PostgresBackend(url, clock, self._commits, self._routes)
         else:
             raise ValueError(f"{parsed!r} is neither sqlite:///a/file nor postgresql://a/server")
 
@@ -113,6 +115,18 @@ class Database:
     def unsubscribe(self, listener: Listener) -> None:
         """Calls it no more. Raises ValueError if it was not subscribed."""
         self._commits.unsubscribe(listener)
+
+    def subscribe_deliveries(self, waker: Waker) -> None:
+        """Calls `waker` after each commit that queued deliveries to webhooks or made some due, with the webhooks' ids.
+
+        It is called before `write` returns, must not block, and can't fail anything. A commit whose answer was lost is
+        not told, nor is one of another node.
+        """
+        self._routes.subscribe(waker)
+
+    def unsubscribe_deliveries(self, waker: Waker) -> None:
+        """Calls it no more. Raises ValueError if it was not subscribed."""
+        self._routes.unsubscribe(waker)
 
     async def aclose(self) -> None:
         """Refuses new units, finishes those that were accepted, and closes. Idempotent."""

@@ -12,6 +12,7 @@ from roomtape_service import failpoints
 from roomtape_service.clock import Clock
 from roomtape_service.database.commits import Commits
 from roomtape_service.database.errors import DatabaseClosed
+from roomtape_service.database.routes import Routes
 from roomtape_service.database.unit_of_work import UnitOfWork
 
 __all__ = ["PostgresBackend"]
@@ -31,10 +32,11 @@ _MIGRATION_LOCK = 0x726F6F6D
 class PostgresBackend:
     """A database that other nodes may use at the same time."""
 
-    def __init__(self, url: str, clock: Clock, commits: Commits) -> None:
+    def __init__(self, url: str, clock: Clock, commits: Commits, routes: Routes) -> None:
         self._url = url
         self._clock = clock
         self._commits = commits
+        self._routes = routes
         self._closing = False
         self._engine: AsyncEngine | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,7 +109,7 @@ class PostgresBackend:
         self, engine: AsyncEngine, work: Callable[[UnitOfWork], Awaitable[None]], name: str
     ) -> None:
         async with engine.connect() as connection:
-            unit_of_work = UnitOfWork(connection, self._clock.now_ns(), self._commits)
+            unit_of_work = UnitOfWork(connection, self._clock.now_ns(), self._commits, self._routes)
             try:
                 async with asyncio.timeout(_UNIT_SECONDS):
                     await work(unit_of_work)

@@ -21,6 +21,7 @@ from roomtape_service.clock import Clock
 from roomtape_service.database.commits import Commits
 from roomtape_service.database.errors import DatabaseClosed, DatabaseInUse
 from roomtape_service.database.inline import InlineConnection
+from roomtape_service.database.routes import Routes
 from roomtape_service.database.unit_of_work import UnitOfWork
 
 __all__ = ["SqliteBackend"]
@@ -53,10 +54,11 @@ class _Unit:
 class SqliteBackend:
     """A database file, owned by this process while it is open."""
 
-    def __init__(self, path: Path, clock: Clock, commits: Commits) -> None:
+    def __init__(self, path: Path, clock: Clock, commits: Commits, routes: Routes) -> None:
         self._path = path
         self._clock = clock
         self._commits = commits
+        self._routes = routes
         self._units: deque[_Unit] = deque()
         self._wake = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
@@ -189,7 +191,7 @@ class SqliteBackend:
                 if unit.outcome.done():
                     continue
                 taken.append(unit)
-                unit_of_work = UnitOfWork(connection, self._clock.now_ns(), self._commits)
+                unit_of_work = UnitOfWork(connection, self._clock.now_ns(), self._commits, self._routes)
                 if await self._run_unit(unit, unit_of_work, driver):
                     done.append((unit, unit_of_work))
             for unit, _ in done:

@@ -1,4 +1,4 @@
-"""A unit of work: state, its events and the stored reply, all of it or nothing (P1)."""
+"""A unit of work: state, its events, what webhooks get of them and the stored reply, all of it or nothing (P1)."""
 
 import json
 
@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roomtape.v1 import error_pb2, event_pb2
 from roomtape_service.clock import NANOSECONDS
 from roomtape_service.database.commits import Commits, Ticket
+from roomtape_service.database.routes import Routes
 from roomtape_service.database.tables import applications, events, tasks
 from roomtape_service.errors import Refusal
 
@@ -17,7 +18,7 @@ _NEXT_SEQUENCE = (
     update(applications)
     .where(applications.c.app_id == bindparam("of_app_id"))
     .values(last_sequence=applications.c.last_sequence + 1)
-    .returning(applications.c.last_sequence)
+    .returning(applications.c.last_sequence, applications.c.webhooks_version)
 )
 _NEXT_TASK_SEQUENCE = (
     update(tasks)
@@ -49,10 +50,12 @@ class UnitOfWork:
     the unit's one time, UTC nanoseconds.
     """
 
-    def __init__(self, connection: AsyncConnection, now_ns: int, commits: Commits) -> None:
+    def __init__(self, connection: AsyncConnection, now_ns: int, commits: Commits, routes: Routes) -> None:
         self.connection = connection
         self.now_ns = now_ns
         self._commits = commits
+        self._routes = routes
+        self._woken: set[str] = set()
         self._tickets: dict[str, tuple[Ticket, list[event_pb2.Event]]] = {}
 
     async def append(self, event: event_pb2.Event) -> event_pb2.Event:
@@ -73,6 +76,7 @@ class UnitOfWork:
         # From here to the end of the unit nobody else writes to this application's log.
         _, appended = self._entry(app_id)
         event.sequence = row.last_sequence
+        webhooks_version = row.webhooks_version
         if event.task_id:
             row = (
                 await self.connection.execute(
@@ -105,6 +109,10 @@ class UnitOfWork:
                 "bytes": len(payload),
             },
         )
+        if webhooks_version:
+            self._woken.update(
+                await self._routes.queue(self.connection, webhooks_version, event, payload, self.now_ns)
+            )
         # The caller's message is the caller's; listeners get what was stored.
         stored = event_pb2.Event()
         stored.CopyFrom(event)
@@ -120,11 +128,17 @@ class UnitOfWork:
         if self.connection.dialect.name != "sqlite":
             await self.connection.execute(_LOCK_APPLICATION, {"of_app_id": app_id})
 
+    def wake(self, webhook_id: str) -> None:
+        """Has the webhook's deliveries looked at when the unit is durable: it made some of them due."""
+        self._woken.add(webhook_id)
+
     def committed(self) -> None:
         """For the database: the unit is durable."""
         for ticket, appended in self._tickets.values():
             self._commits.settle(ticket, appended)
         self._tickets.clear()
+        if self._woken:
+            self._routes.wake(self._woken)
 
     def rolled_back(self) -> None:
         """For the database: nothing of the unit is left."""

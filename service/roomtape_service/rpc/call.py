@@ -49,8 +49,8 @@ current_call: ContextVar[Call] = ContextVar("roomtape_call")
 def authorize(app_id: str, field: str = "app_id") -> None:
     """Binds the running call to an application; streams call it once their first message names one.
 
-    Unary requests and server streams with an `app_id` (or `application.app_id`, `webhook.app_id`) are bound before their
-    servicer is called. Raises Refusal APPLICATION_FORBIDDEN when the caller's API key is not bound to it.
+    Unary requests and server streams with an `app_id` (or `application.app_id`, `webhook.app_id`) are bound
+    before their servicer is called. Raises Refusal APPLICATION_FORBIDDEN when the caller's API key is not bound to it.
     Outside of a call, in tests of a bare servicer, everything is allowed.
     """
     call = current_call.get(None)

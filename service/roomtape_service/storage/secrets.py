@@ -1,4 +1,4 @@
-"""Storage credentials at rest: encrypted with a key that is not in the database.
+"""Secrets at rest, storage credentials and keys of webhooks: encrypted with a key that is not in the database.
 
 1. The key file is 32 random bytes in base 64, made at the first start, readable by the server's user alone.
 2. A secret is sealed by AES-256-GCM, bound to its application and field, so that a row moved to another application
@@ -60,7 +60,7 @@ def load_or_create_key(path: Path) -> bytes:
 
 
 class SecretBox:
-    """Seals and opens the secrets of StorageSettings. `key` is 32 bytes."""
+    """Seals and opens secrets, those of StorageSettings above all. `key` is 32 bytes."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -71,9 +71,7 @@ class SecretBox:
         sealed = _copy(settings)
         for name, secret in _secrets(sealed):
             if secret.value:
-                nonce = os.urandom(_NONCE_BYTES)
-                data = nonce + self._cipher.encrypt(nonce, secret.value.encode(), _binding(app_id, name))
-                secret.value = _VERSION + base64.b64encode(data).decode("ascii")
+                secret.value = self.seal_text(app_id, name, secret.value)
             secret.is_set = bool(secret.value)
         return sealed
 
@@ -82,22 +80,30 @@ class SecretBox:
         settings = _copy(sealed)
         for name, secret in _secrets(settings):
             if secret.value:
-                secret.value = self._open(secret.value, _binding(app_id, name))
+                secret.value = self.open_text(app_id, name, secret.value)
         return settings
 
-    def derived_key(self, purpose: str) -> bytes:
-        """32 bytes for another purpose; they tell nothing about the key."""
-        return HKDF(SHA256(), _KEY_BYTES, salt=None, info=purpose.encode()).derive(self._key)
+    def seal_text(self, app_id: str, name: str, text: str) -> str:
+        """A text for the database that opens under the same application and name alone."""
+        nonce = os.urandom(_NONCE_BYTES)
+        data = nonce + self._cipher.encrypt(nonce, text.encode(), _binding(app_id, name))
+        return _VERSION + base64.b64encode(data).decode("ascii")
 
-    def _open(self, value: str, binding: bytes) -> str:
+    def open_text(self, app_id: str, name: str, sealed: str) -> str:
+        """The text in clear. Raises SecretKeyError."""
         try:
-            data = base64.b64decode(value.removeprefix(_VERSION), validate=True)
+            data = base64.b64decode(sealed.removeprefix(_VERSION), validate=True)
+            binding = _binding(app_id, name)
             return self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], binding).decode()
         except (InvalidTag, ValueError) as error:
             raise SecretKeyError(
                 "Stored credentials can't be opened: the secret key is not the one they were sealed with. Put back the "
                 "key file, or set the credentials again."
             ) from error
+
+    def derived_key(self, purpose: str) -> bytes:
+        """32 bytes for another purpose; they tell nothing about the key."""
+        return HKDF(SHA256(), _KEY_BYTES, salt=None, info=purpose.encode()).derive(self._key)
 
 
 def strip_secrets(settings: storage_pb2.StorageSettings) -> storage_pb2.StorageSettings:
