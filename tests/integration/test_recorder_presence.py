@@ -236,6 +236,19 @@ async def test_media_that_comes_again_after_an_interruption_is_told_if_some_does
     assert segment.statistics == FrameStatistics(recorded=40, lost=20)
 
 
+async def test_who_was_recorded_to_the_end_and_comes_again_is_told_so(node: RecorderNode) -> None:
+    """Their goodbye got lost: they send again what was not acknowledged, close at once, and are waited for by nobody."""
+    publisher = Publisher(TRACK)
+    frames = pcm_frames(publisher, noise(1.0))
+    resume = {publisher.key: protocol.Resume(50, EPOCH_NS)}
+    node.tell(protocol.RoomOpen(1, RoomClock.ARRIVAL, EPOCH_NS), order("r", resume=resume, next_segment=1))
+    node.tell(publisher.open(sequence=None), protocol.RecordingTracks("r", (TRACK,)))
+    send(node, publisher, frames[40:])
+    node.tell(protocol.TrackClose(TRACK, publisher.capture_ns()))
+    await node.until_safe(TRACK, 50)
+    assert await node.stop("r", 0) == []
+
+
 async def test_a_track_is_recorded_into_the_containers_that_can_hold_it(node: RecorderNode) -> None:
     publisher = Publisher(TRACK)
     begin(node, publisher, order("some", Container.OGG, Container.WAV), order("none", Container.OGG))

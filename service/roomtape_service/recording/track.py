@@ -47,8 +47,8 @@ class Lane:
             track.sample_rate, room.clock, room.epoch_ns, offset_ns=offset_ns, next_sequence=next_sequence
         )
         self.takers: list[TrackTaker] = []
-        self.delivered = 0
-        """The newest sequence that was handed out."""
+        self.delivered = 0 if next_sequence is None else next_sequence - 1
+        """The newest sequence that was handed out, or that nobody here lacks."""
         self._decoder = payload_decoder(track.codec, track.channels)
         self._rejected: list[Rejected] = []
         self._gap_reason = room.gap_reason if offset_ns is not None else None
@@ -57,6 +57,7 @@ class Lane:
     def begin_at(self, sequence: int, offset_ns: int) -> None:
         """Before anything came: a recording joins that has all before `sequence`, and lacks more than the others."""
         self.timeline.reorder.next_sequence = sequence
+        self.delivered = sequence - 1
         self.timeline.go_on_with(offset_ns)
         self._gap_reason = self.room.gap_reason
 
