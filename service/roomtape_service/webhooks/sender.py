@@ -123,18 +123,21 @@ class Sender:
         assert self._session is not None, "the sender is not started"
         try:
             async with asyncio.timeout(timeout_seconds):
-                async with self._session.post(
+                response = await self._session.post(
                     url, data=request.body, headers=request.headers, allow_redirects=False
-                ) as response:
-                    text = await _text(response)
-                    return Answer(response.status, text=text, rest_seconds=self._rest_seconds(response))
+                )
         except TimeoutError:
             return Answer(fault=Fault.TIMEOUT, text=f"{timeout_seconds:g} s")
         except aiohttp.ClientError as error:
             return _failure(error)
-        except (OSError, ValueError) as error:
-            # uvloop and the parsers of addresses raise their own.
+        except (OSError, RuntimeError) as error:
+            # Where a connection is made, uvloop raises either.
             return Answer(fault=Fault.CONNECTION, text=_printable(str(error)))
+        except ValueError:
+            return Answer(fault=Fault.URL)
+        async with response:
+            text = await _text(response)
+        return Answer(response.status, text=text, rest_seconds=self._rest_seconds(response))
 
     def _rest_seconds(self, response: aiohttp.ClientResponse) -> float:
         """Retry-After of RFC 9110 10.2.3: seconds, or a date."""
@@ -172,7 +175,7 @@ async def _text(response: aiohttp.ClientResponse) -> str:
 
 def _failure(error: aiohttp.ClientError) -> Answer:
     match error:
-        case aiohttp.InvalidURL():
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             # Its text is the URL, which may hold what is secret.
             return Answer(fault=Fault.URL)
         case aiohttp.ClientConnectorDNSError():
