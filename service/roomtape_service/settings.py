@@ -17,12 +17,14 @@ from roomtape_service.settings_sources import CredentialSource, credential_sourc
 from roomtape_service.settings_values import (
     Address,
     ApiKey,
+    Network,
     api_keys,
     application,
     choice,
     count,
     database_url,
     host_and_port,
+    networks,
     number,
     path,
     url,
@@ -35,6 +37,7 @@ __all__ = [
     "VARIABLE_PREFIX",
     "Address",
     "ApiKey",
+    "Network",
     "Settings",
     "SettingsError",
     "dump",
@@ -255,6 +258,35 @@ class Settings:
             "Events kept per application at most; the oldest go first.",
         )
     )
+    webhooks_per_application: int = field(
+        metadata=_about(count(1, 10_000), 32, "Webhooks that an application may have.")
+    )
+    webhook_http: str = field(
+        metadata=_about(
+            choice("refuse", "allow"),
+            "refuse",
+            "Whether webhooks may have URLs without TLS, where everyone on the way reads what is recorded.",
+        )
+    )
+    webhook_allowed_networks: tuple[Network, ...] = field(
+        metadata=_about(
+            networks,
+            (),
+            "Networks that webhooks may lead to although they are private: all that this machine reaches in them is "
+            "open to everyone who may create webhooks.",
+            "none",
+        )
+    )
+    webhook_delivered_hours: float = field(
+        metadata=_about(number(0, 8_760), 24.0, "How long deliveries are listed after they were made.")
+    )
+    webhook_delivered_count: int = field(
+        metadata=_about(
+            count(0, 10_000_000),
+            10_000,
+            "How many of these are kept per webhook at most; the oldest go first.",
+        )
+    )
     drain_seconds: float = field(
         metadata=_about(
             number(0, 600), 10.0, "How long a stopping server waits for running calls before it cancels them."
@@ -375,6 +407,7 @@ _SAMPLES: Mapping[str, str] = {
     "secret_key_file": '"/etc/roomtape/secret.key"',
     "credential_sources": '{ vault = { type = "file", path = "/run/vault.json", applications = ["my-app"] } }',
     "create_default_application": '"demo"',
+    "webhook_allowed_networks": '["10.1.0.0/16"]',
     "failpoints_file": '"/tmp/failpoints.json"',
 }
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 __all__ = [
     "Address",
     "ApiKey",
+    "Network",
     "api_keys",
     "application",
     "application_ids",
@@ -22,6 +23,7 @@ __all__ = [
     "count",
     "database_url",
     "host_and_port",
+    "networks",
     "number",
     "path",
     "text",
@@ -92,6 +94,17 @@ class ApiKey:
     def raw(self) -> dict[str, object]:
         """What makes the same key again; fit for JSON."""
         return {"sha256": self.sha256, "applications": list(self.applications)}
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Addresses that begin alike."""
+
+    value: ipaddress.IPv4Network | ipaddress.IPv6Network
+
+    def raw(self) -> str:
+        """What makes the same network again; fit for JSON."""
+        return str(self.value)
 
 
 def text(value: object) -> str:
@@ -167,6 +180,23 @@ def number(least: float, most: float) -> Callable[[object], float]:
         return parsed
 
     return read
+
+
+def networks(value: object) -> tuple[Network, ...]:
+    """Networks out of a file's list of texts, or of one text with spaces between them."""
+    items = value.split() if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError('networks are a list such as ["10.1.0.0/16"]')
+    return tuple(item if isinstance(item, Network) else _network(item) for item in items)
+
+
+def _network(item: object) -> Network:
+    try:
+        return Network(ipaddress.ip_network(text(item)))
+    except ValueError:
+        raise ValueError(
+            f"{item!r} is no network; write an address and its bits, such as 10.1.0.0/16"
+        ) from None
 
 
 def api_keys(value: object) -> tuple[ApiKey, ...]:

@@ -22,6 +22,8 @@ from roomtape.v1 import event_pb2, webhook_pb2
 from roomtape_service.clock import NANOSECONDS
 from roomtape_service.database.tables import webhook_deliveries, webhook_lanes, webhooks
 from roomtape_service.events.filter import EventFilter
+from roomtape_service.webhooks.formats.format import Format
+from roomtape_service.webhooks.formats.table import format_of
 
 __all__ = ["Routes", "Waker"]
 
@@ -38,14 +40,15 @@ _log = structlog.get_logger(__name__)
 class _Route:
     webhook_id: str
     is_enabled: bool
+    format: Format
     filter: EventFilter
 
     def takes(self, event: event_pb2.Event) -> bool:
-        return self.filter.takes(event)
+        return self.format.knows(event.type) and self.filter.takes(event)
 
 
 _WEBHOOKS = (
-    sa.select(webhooks.c.webhook_id, webhooks.c.is_enabled, webhooks.c.filter)
+    sa.select(webhooks.c.webhook_id, webhooks.c.is_enabled, webhooks.c.format, webhooks.c.filter)
     .where(webhooks.c.app_id == sa.bindparam("of_app_id"), webhooks.c.delete_ns.is_(None))
     .order_by(webhooks.c.create_ns, webhooks.c.webhook_id)
 )
@@ -133,6 +136,7 @@ class Routes:
             _Route(
                 row.webhook_id,
                 row.is_enabled,
+                format_of(webhook_pb2.WebhookFormat.ValueType(row.format)),
                 EventFilter.of(event_pb2.EventFilter.FromString(row.filter)),
             )
             for row in rows
