@@ -18,7 +18,7 @@ def test_the_surface_is_complete_and_sorted() -> None:
         for name, value in vars(roomtape.client).items()
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("roomtape.client")
     }
-    aliases = {"OnAcknowledged", "OnProgress", "OnRejected"}
+    aliases = {"OnAcknowledged", "OnEvent", "OnProgress", "OnRejected"}
     assert list(roomtape.client.__all__) == sorted(roomtape.client.__all__)
     assert set(roomtape.client.__all__) == public | aliases
 
@@ -39,7 +39,7 @@ def test_it_needs_what_it_declares_and_no_more() -> None:
     project = tomllib.loads((DIST / "pyproject.toml").read_text())["project"]
     declared = {requirement.partition(">")[0] for requirement in project["dependencies"]}
     assert declared == {"googleapis-common-protos", "grpcio", "protobuf"}
-    assert set(project["optional-dependencies"]) == {"media", "types"}
+    assert set(project["optional-dependencies"]) == {"aiohttp", "media", "types"}
 
 
 def test_the_wheel_holds_types_stubs_and_licence(tmp_path: Path) -> None:

@@ -39,6 +39,17 @@ from roomtape.client.session import PublisherSettings, PublisherStatistics
 from roomtape.client.sync_client import SyncClient
 from roomtape.client.sync_watching import SyncWatch
 from roomtape.client.watching import Watch
+from roomtape.client.webhooks import (
+    ReceivedWebhook,
+    WebhookBodyError,
+    WebhookError,
+    WebhookHeaderError,
+    WebhookSignatureError,
+    WebhookTimestampError,
+    WebhookVerifier,
+    verify_webhook,
+)
+from roomtape.client.webhooks_receiving import OnEvent, RecentWebhooks, SeenWebhooks, WebhookReceiver
 
 __all__ = [
     "Aborted",
@@ -58,6 +69,7 @@ __all__ = [
     "InvalidArgument",
     "NotFound",
     "OnAcknowledged",
+    "OnEvent",
     "OnProgress",
     "OnRejected",
     "OutOfRange",
@@ -66,9 +78,12 @@ __all__ = [
     "Publisher",
     "PublisherSettings",
     "PublisherStatistics",
+    "ReceivedWebhook",
+    "RecentWebhooks",
     "ResourceExhausted",
     "RetrySettings",
     "RoomtapeError",
+    "SeenWebhooks",
     "SyncClient",
     "SyncWatch",
     "SystemClock",
@@ -79,5 +94,13 @@ __all__ = [
     "UnknownFailure",
     "Watch",
     "WatchStatistics",
+    "WebhookBodyError",
+    "WebhookError",
+    "WebhookHeaderError",
+    "WebhookReceiver",
+    "WebhookSignatureError",
+    "WebhookTimestampError",
+    "WebhookVerifier",
     "from_rpc_error",
+    "verify_webhook",
 ]
