@@ -302,6 +302,7 @@ class Node:
         )
         self._ingest = IngestServicer(self._rooms, self._participants, self._pool, clock)
         self._watch = WatchService(
+            self._database,
             self._log,
             self._random,
             WatchSettings(

@@ -369,7 +369,7 @@ async def test_an_application_has_so_many_streams_and_no_more(database: Database
             await read(call, 1)
         code, reason, metadata = await w.refused()
         assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS")
-        assert metadata == {"appId": APP, "limit": "2"}
+        assert metadata == {"appId": APP, "open": "2", "limit": "2"}
         await read(w.watch(app_id="other"), 1)
         calls[0].cancel()
         while w.server.watch.statistics().streams > 2:  # noqa: ASYNC110

@@ -52,7 +52,7 @@ async def serving(
 ) -> AsyncIterator[WatchServer]:
     """Serves the events of an open database while the block runs."""
     log = EventLog(database, tail_events=tail_events)
-    watch = WatchService(log, Random(7), settings)
+    watch = WatchService(database, log, Random(7), settings)
     server = RpcServer(
         parse({"data_dir": str(folder), "listen": "127.0.0.1:0", "drain_seconds": 5}),
         [watch.register],

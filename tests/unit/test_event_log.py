@@ -201,8 +201,8 @@ async def test_a_cursor_that_falls_out_of_the_history_is_told(database: Database
             await cursor.read()
     assert refused.value.reason == error_pb2.ERROR_REASON_EVENT_HISTORY_COMPACTED
     assert refused.value.metadata["oldestSequence"] == "9"
-    place = refused.value.metadata["oldestResumeToken"]
-    async with log.cursor(APP, ALL, resume_token=place) as cursor:
+    place = token.decode(refused.value.metadata["oldestResumeToken"], APP)
+    async with log.cursor(APP, ALL, place=place) as cursor:
         assert await rest_of(cursor) == ["i", "j"]
 
 

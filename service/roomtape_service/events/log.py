@@ -1,7 +1,7 @@
 """The event log: one for each application, read by any number of cursors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +23,8 @@ _TAIL_EVENTS = 1024
 _FIRST_EVENTS = 256
 # Cursors that read the database at once; the others wait, and leave its connections to the calls.
 _READS = 2
+# A log that nobody reads stays in memory for as long, for those who read it page by page.
+_LINGER_SECONDS = 30.0
 # Deleted in one unit of work, so that writers wait for milliseconds only.
 _COMPACTED_EVENTS = 500
 
@@ -34,6 +36,7 @@ class EventLog:
         self._database = database
         self._tail_events = tail_events
         self._tails: dict[str, Tail] = {}
+        self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._reads = asyncio.Semaphore(_READS)
         self._started = False
 
@@ -47,10 +50,16 @@ class EventLog:
         if self._started:
             self._started = False
             self._database.unsubscribe(self._committed)
+            for timer in self._lingering.values():
+                timer.cancel()
 
     def resume_token(self, app_id: str, sequence: int) -> str:
         """The token from which a watch gets every event after `sequence`."""
         return token.encode(self._database.epoch, app_id, sequence)
+
+    def snapshot_token(self, app_id: str) -> str:
+        """The token of who is still owed a snapshot."""
+        return token.encode_snapshot(self._database.epoch, app_id)
 
     async def head(self, connection: AsyncConnection, app_id: str) -> int:
         """The newest sequence, as the connection's transaction sees it. Raises APPLICATION_NOT_FOUND."""
@@ -62,22 +71,24 @@ class EventLog:
         app_id: str,
         wanted: EventFilter,
         *,
-        resume_token: str | None = None,
+        place: token.ResumeToken | None = None,
         oldest: bool = False,
     ) -> AsyncIterator[Cursor]:
-        """A cursor after the token, before the oldest event, or at the head.
+        """A cursor after a place, before the oldest event, or at the head.
 
-        Raises Refusal APPLICATION_NOT_FOUND, INVALID_RESUME_TOKEN, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST.
+        Raises Refusal APPLICATION_NOT_FOUND, EVENT_HISTORY_COMPACTED, EVENT_HISTORY_LOST.
         """
-        place = None if resume_token is None else token.decode(resume_token, app_id)
         tail = self._tails.get(app_id)
         if tail is None:
             tail = self._tails[app_id] = Tail(app_id, self._database.epoch, self._tail_events)
         cursor = Cursor(tail, wanted, self._read)
         tail.attach(cursor)
+        if (timer := self._lingering.pop(app_id, None)) is not None:
+            timer.cancel()
         try:
             await self._load(tail)
             if place is not None:
+                assert not place.is_snapshot
                 await self._check(tail, place)
                 cursor.position = place.sequence
             else:
@@ -85,15 +96,17 @@ class EventLog:
             yield cursor
         finally:
             tail.detach(cursor)
-            if tail.unused and self._tails.get(app_id) is tail:
-                del self._tails[app_id]
+            if tail.unused:
+                loop = asyncio.get_running_loop()
+                self._lingering[app_id] = loop.call_later(_LINGER_SECONDS, self._forget, app_id)
 
-    async def is_over(self, app_id: str, task_id: str, sequence: int) -> bool:
-        """Whether the task ended and no event of it follows after `sequence`."""
-        async with self._reads:
-            return await self._database.scan(
-                lambda connection: event_rows.is_over(connection, app_id, task_id, sequence)
-            )
+    async def task_ends(self, app_id: str, task_ids: Collection[str]) -> Mapping[str, int | None]:
+        """Of each of these tasks that the application has, the place of its last event; None while it goes on."""
+        if not task_ids:
+            return {}
+        return await self._database.read(
+            lambda connection: event_rows.task_ends(connection, app_id, task_ids)
+        )
 
     async def compact(self, app_id: str, through: int) -> int:
         """Takes the events up to `through` away, a few at a time; the newest that is gone then."""
@@ -110,6 +123,9 @@ class EventLog:
                 self._tails[app_id].drop_through(gone)
             if gone >= through or gone == before:
                 return gone
+
+    def _forget(self, app_id: str) -> None:
+        del self._lingering[app_id], self._tails[app_id]
 
     def _committed(self, events: Sequence[event_pb2.Event]) -> None:
         tail = self._tails.get(events[0].app_id)

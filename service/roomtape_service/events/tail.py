@@ -26,6 +26,11 @@ class LoggedEvent:
     ends_task: bool
     response: bytes
 
+    @property
+    def event(self) -> event_pb2.Event:
+        """A copy of the event."""
+        return event_pb2.WatchEventsResponse.FromString(self.response).event
+
     @classmethod
     def of(cls, event: event_pb2.Event, epoch: str) -> "LoggedEvent":
         """Serializes an event, once for all watchers."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from roomtape.v1 import error_pb2, event_pb2
 from roomtape_service.errors import Refusal
 from roomtape_service.events.cursor import Cursor
+from roomtape_service.rpc.watch_snapshot import Snapshot
 
 __all__ = ["WatchStream"]
 
@@ -23,13 +24,18 @@ class WatchStream:
         resume_token: Callable[[int], str],
         interval: Callable[[], float],
         stall_seconds: float,
+        snapshot: Snapshot | None = None,
+        snapshot_token: str = "",
     ) -> None:
+        """With a `snapshot` the stream begins with it; `snapshot_token` leads to another one, if it breaks before."""
         self._cursor = cursor
         self._write = write
         self._resume_token = resume_token
         self._interval = interval
         self._interval_seconds = interval()
         self._stall_seconds = stall_seconds
+        self._snapshot = snapshot
+        self._snapshot_token = snapshot_token
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
@@ -39,9 +45,10 @@ class WatchStream:
         self._stalled = False
 
     async def run(self, *, over: bool) -> bool:
-        """Sends STARTED, events and bookmarks; True after the last event of the only task, False when drained.
+        """Sends STARTED, the snapshot if there is one, events and bookmarks.
 
-        `over` says that the only task's last event lies before the cursor. Raises Refusal STREAM_STALLED.
+        True after the last event of the only task, False when drained. `over` says that this event lies before the
+        cursor. Raises Refusal STREAM_STALLED.
         """
         cursor, write, now = self._cursor, self._write, self._loop.time
         only_task = cursor.filter.only_task
@@ -49,6 +56,8 @@ class WatchStream:
         self._tick()
         try:
             await self._bookmark(event_pb2.BOOKMARK_REASON_STARTED)
+            if self._snapshot is not None and not await self._send_snapshot(self._snapshot):
+                return False
             if over:
                 return True
             while True:
@@ -90,10 +99,25 @@ class WatchStream:
         if self._timer is not None:
             self._timer.cancel()
 
+    async def _send_snapshot(self, snapshot: Snapshot) -> bool:
+        """False when drained before its end."""
+        for message in snapshot.messages:
+            if self._draining:
+                await self._bookmark(event_pb2.BOOKMARK_REASON_DRAINING)
+                return False
+            self._writing_since = self._wrote_at = self._loop.time()
+            await self._write(message)
+            self._writing_since = None
+        # From here on there is a place to go on from, and nobody needs the messages.
+        self._snapshot = None
+        await self._bookmark(event_pb2.BOOKMARK_REASON_SNAPSHOT_END)
+        return True
+
     async def _bookmark(self, reason: event_pb2.BookmarkReason.ValueType) -> None:
-        sequence = self._cursor.position
+        in_snapshot = self._snapshot is not None
+        sequence = 0 if in_snapshot else self._cursor.position
         response = event_pb2.WatchEventsResponse(
-            resume_token=self._resume_token(sequence),
+            resume_token=self._snapshot_token if in_snapshot else self._resume_token(sequence),
             bookmark=event_pb2.Bookmark(reason=reason, sequence=sequence),
         )
         self._writing_since = self._wrote_at = self._loop.time()
