@@ -237,7 +237,7 @@ async def test_media_that_comes_again_after_an_interruption_is_told_if_some_does
 
 
 async def test_who_was_recorded_to_the_end_and_comes_again_is_told_so(node: RecorderNode) -> None:
-    """Their goodbye got lost: they send again what was not acknowledged, close at once, and are waited for by nobody."""
+    """Their goodbye got lost: they send again what was not acknowledged, and close at once."""
     publisher = Publisher(TRACK)
     frames = pcm_frames(publisher, noise(1.0))
     resume = {publisher.key: protocol.Resume(50, EPOCH_NS)}
