@@ -187,6 +187,9 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 def _event(webhook_id: str, body: bytes) -> event_pb2.Event:
     try:
         # A server that is newer than this library may say more.
-        return json_format.Parse(body, event_pb2.Event(), ignore_unknown_fields=True)
+        event = json_format.Parse(body, event_pb2.Event(), ignore_unknown_fields=True)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         raise WebhookBodyError(f"the webhook {webhook_id} is no event: {error}") from error
+    if not event.sequence:
+        raise WebhookBodyError(f"the webhook {webhook_id} is no event: it has no sequence")
+    return event
