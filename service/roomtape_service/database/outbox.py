@@ -17,7 +17,7 @@ from roomtape.v1 import event_pb2, webhook_pb2
 from roomtape_service.database.tables import webhook_deliveries, webhook_lanes, webhooks
 from roomtape_service.database.unit_of_work import UnitOfWork
 
-__all__ = ["Due", "Outcome", "Receiver", "due", "following", "receivers", "settle"]
+__all__ = ["Due", "Outcome", "Receiver", "due", "following", "next_ns", "receivers", "settle"]
 
 _PENDING = webhook_pb2.WEBHOOK_DELIVERY_STATE_PENDING
 _ERROR_CHARACTERS = 512
@@ -140,6 +140,13 @@ async def due(
         .order_by(found.c.next_ns, _deliveries.sequence)
     )
     return _due(await connection.execute(query))
+
+
+async def next_ns(connection: AsyncConnection, webhook_id: str, now_ns: int) -> int | None:
+    """When the first of the webhook's lanes is due that is not due at `now_ns`; None if all are, or none waits."""
+    query = sa.select(sa.func.min(webhook_lanes.c.next_ns))
+    query = query.where(webhook_lanes.c.webhook_id == webhook_id, _HAS_TIME, webhook_lanes.c.next_ns > now_ns)
+    return await connection.scalar(query)
 
 
 async def following(

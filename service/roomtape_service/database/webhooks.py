@@ -20,6 +20,7 @@ __all__ = [
     "KeyRow",
     "WebhookRow",
     "add",
+    "add_first_key",
     "add_key",
     "change",
     "count",
@@ -166,6 +167,13 @@ async def change(uow: UnitOfWork, row: WebhookRow, *, was_enabled: bool) -> Webh
     return row
 
 
+async def add_first_key(uow: UnitOfWork, key: KeyRow) -> None:
+    """Stores the key of a new webhook."""
+    await uow.connection.execute(
+        sa.insert(webhook_keys).values({each.name: getattr(key, each.name) for each in fields(KeyRow)})
+    )
+
+
 async def add_key(uow: UnitOfWork, row: WebhookRow, key: KeyRow, *, others_end_ns: int) -> WebhookRow:
     """Stores a new newest key, and has the ones before end at `others_end_ns`, or when they would have before.
 
@@ -182,9 +190,7 @@ async def add_key(uow: UnitOfWork, row: WebhookRow, key: KeyRow, *, others_end_n
     await uow.connection.execute(
         sa.delete(webhook_keys).where(of_webhook, webhook_keys.c.expire_ns <= uow.now_ns)
     )
-    await uow.connection.execute(
-        sa.insert(webhook_keys).values({each.name: getattr(key, each.name) for each in fields(KeyRow)})
-    )
+    await add_first_key(uow, key)
     return await change(uow, row, was_enabled=row.is_enabled)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Problem",
     "app_id",
     "client_task_id",
+    "delivery_id",
     "display_name",
     "duration",
     "enum",
@@ -43,6 +44,7 @@ __all__ = [
     "track_id",
     "update_mask",
     "user_id",
+    "webhook_id",
 ]
 
 MAX_NAME_BYTES = 128
@@ -132,6 +134,26 @@ def recording_id(value: str, field: str = "recording_id") -> Problem | None:
         field,
         _FILE_ID,
         "a recording id has up to 128 printable ASCII characters, as DescribeRecordInfo gave it",
+    )
+
+
+def webhook_id(value: str, field: str = "webhook_id") -> Problem | None:
+    """A webhook, as the server named it."""
+    return _id(
+        value,
+        field,
+        _FILE_ID,
+        "a webhook id has up to 128 printable ASCII characters, as CreateWebhook gave it",
+    )
+
+
+def delivery_id(value: str, field: str) -> Problem | None:
+    """A delivery, as the server named it."""
+    return _id(
+        value,
+        field,
+        _FILE_ID,
+        "a delivery id has up to 128 printable ASCII characters, as ListWebhookDeliveries gave it",
     )
 
 
