@@ -14,6 +14,7 @@ from roomtape.v1 import (
     ingest_pb2_grpc,
     room_pb2_grpc,
     task_pb2_grpc,
+    webhook_pb2_grpc,
 )
 from roomtape_service import failpoints
 from roomtape_service.clock import Clock, SteadyClock
@@ -45,6 +46,8 @@ from roomtape_service.rpc.recording import RecordingServicer
 from roomtape_service.rpc.room import RoomServicer
 from roomtape_service.rpc.server import RpcServer
 from roomtape_service.rpc.watch import WatchService, WatchSettings
+from roomtape_service.rpc.webhook_messages import UrlPolicy
+from roomtape_service.rpc.webhooks import WebhookServicer
 from roomtape_service.settings import Address, Settings, SettingsError
 from roomtape_service.spool.cleaning import remove_empty_folders, remove_stored
 from roomtape_service.spool.identity import claim_spool, spool_problem
@@ -66,6 +69,7 @@ from roomtape_service.tasks.segments import SegmentFacts
 from roomtape_service.tasks.spool_guard import SpoolGuard
 from roomtape_service.tasks.tasks import Tasks
 from roomtape_service.tasks.unended import Unended
+from roomtape_service.webhooks.guard import AddressGuard
 
 __all__ = ["CLOCK_NAME", "SOCKET_NAME", "Node"]
 
@@ -195,6 +199,7 @@ class Node:
         secret_box = SecretBox(key)
         self._operations = Operations()
         self._database = Database(settings.database_url, clock)
+        guard = AddressGuard([network.value for network in settings.webhook_allowed_networks])
         self._log = EventLog(self._database)
         clients = S3Clients()
         sources = make_sources(settings.credential_sources, clients, clock, self._environment)
@@ -316,6 +321,14 @@ class Node:
         applications = ApplicationServicer(
             self._database, self._stores, secret_box, ids, self._application_changed
         )
+        webhooks = WebhookServicer(
+            self._database,
+            secret_box,
+            clock,
+            ids,
+            UrlPolicy(settings.webhook_http == "allow", guard.allows),
+            webhooks_per_application=settings.webhooks_per_application,
+        )
         self._server = RpcServer(
             settings,
             [
@@ -324,6 +337,7 @@ class Node:
                 partial(ingest_pb2_grpc.add_IngestServiceServicer_to_server, self._ingest),
                 partial(file_pb2_grpc.add_FileServiceServicer_to_server, files),
                 partial(application_pb2_grpc.add_ApplicationServiceServicer_to_server, applications),
+                partial(webhook_pb2_grpc.add_WebhookServiceServicer_to_server, webhooks),
                 self._watch.register,
             ],
             [self._drain_publishers, self._watch.drain],

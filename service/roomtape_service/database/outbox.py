@@ -146,7 +146,8 @@ async def next_ns(connection: AsyncConnection, webhook_id: str, now_ns: int) -> 
     """When the first of the webhook's lanes is due that is not due at `now_ns`; None if all are, or none waits."""
     query = sa.select(sa.func.min(webhook_lanes.c.next_ns))
     query = query.where(webhook_lanes.c.webhook_id == webhook_id, _HAS_TIME, webhook_lanes.c.next_ns > now_ns)
-    return await connection.scalar(query)
+    first: int | None = await connection.scalar(query)
+    return first
 
 
 async def following(
