@@ -1,10 +1,10 @@
-"""ApplicationService, FileService and WatchService: requests that are refused."""
+"""ApplicationService and FileService: requests that are refused."""
 
 from collections.abc import Sequence
 
 from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2
 
-from roomtape.v1 import application_pb2, event_pb2, file_pb2, media_pb2, storage_pb2
+from roomtape.v1 import application_pb2, file_pb2, media_pb2, storage_pb2
 from tests.integration.bad_input.cases import Case, case
 
 __all__ = ["CASES"]
@@ -18,7 +18,6 @@ _DELETE = "FileService.DeleteFile"
 _ABANDON = "FileService.AbandonFile"
 _JOIN = "FileService.JoinSegments"
 _MANIFEST = "FileService.GetManifest"
-_WATCH = "WatchService.WatchEvents"
 _UNKNOWN = 99
 _NOWHERE = storage_pb2.StorageSettings(disk=storage_pb2.DiskStore(folder="../etc"))
 _NO_VENDOR = storage_pb2.StorageSettings(object_store=storage_pb2.ObjectStore(bucket="b", region="r"))
@@ -82,18 +81,6 @@ def _manifest(
 ) -> file_pb2.GetManifestRequest:
     lifetime = None if seconds is None else duration_pb2.Duration(seconds=seconds)
     return file_pb2.GetManifestRequest(app_id=app_id, task_id=task_id, lifetime=lifetime)
-
-
-def _watch(
-    app_id: str = "app", *, token: str | None = None, origin: int = 0, types: Sequence[int] = ()
-) -> event_pb2.WatchEventsRequest:
-    request = event_pb2.WatchEventsRequest(app_id=app_id)
-    if token is None:
-        request.origin = event_pb2.WatchOrigin.ValueType(origin)
-    else:
-        request.resume_token = token
-    request.filter.types.extend(event_pb2.EventType.ValueType(each) for each in types)
-    return request
 
 
 _APPLICATIONS = (
@@ -484,37 +471,4 @@ _LIBRARY = (
     ),
 )
 
-_WATCHES = (
-    case(_WATCH, "no application", lambda _: _watch(""), "FIELD_REQUIRED", "app_id"),
-    case(_WATCH, "unknown application", lambda _: _watch("nobody"), "APPLICATION_NOT_FOUND"),
-    case(
-        _WATCH,
-        "a token that is none",
-        lambda _: _watch(token="\U0001f600"),
-        "INVALID_RESUME_TOKEN",
-        "resume_token",
-    ),
-    case(_WATCH, "an empty token", lambda _: _watch(token=""), "INVALID_RESUME_TOKEN", "resume_token"),
-    case(
-        _WATCH, "a huge token", lambda _: _watch(token="A" * 100_000), "INVALID_RESUME_TOKEN", "resume_token"
-    ),
-    case(_WATCH, "unknown origin", lambda _: _watch(origin=_UNKNOWN), "INVALID_VALUE", "origin"),
-    case(
-        _WATCH,
-        "unknown type",
-        lambda _: _watch(types=[event_pb2.EVENT_TYPE_GAP, 999]),
-        "INVALID_VALUE",
-        "filter.types[1]",
-        metadata=lambda _: {"value": "999"},
-    ),
-    case(
-        _WATCH,
-        "1,001 types",
-        lambda _: _watch(types=[event_pb2.EVENT_TYPE_GAP] * 1001),
-        "INVALID_VALUE",
-        "filter.types",
-        metadata=lambda _: {"count": "1001", "limit": "1000"},
-    ),
-)
-
-CASES = (*_APPLICATIONS, *_LIBRARY, *_WATCHES)
+CASES = (*_APPLICATIONS, *_LIBRARY)

@@ -21,6 +21,9 @@ ELSEWHERE: Mapping[tuple[str, str], str] = {
     ("WatchService.WatchEvents", "EVENT_HISTORY_COMPACTED"): (
         "tests/integration/test_watch.py::test_history_that_was_compacted_is_a_named_error"
     ),
+    ("WatchService.ListEvents", "EVENT_HISTORY_COMPACTED"): (
+        "tests/integration/test_list_events.py::test_pages_end_where_the_history_was_compacted"
+    ),
     ("WatchService.WatchEvents", "STREAM_STALLED"): (
         "tests/integration/test_watch.py::test_a_watcher_that_reads_nothing_is_let_go_and_slows_nobody"
     ),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from grpc import aio
 
@@ -112,7 +113,7 @@ def stop(app_id: str) -> Message:
     return task_pb2.StopRecordRequest(app_id=app_id, task_id="1")
 
 
-@covers("WatchService.WatchEvents", "TOO_MANY_WATCHERS")
+@covers(("WatchService.WatchEvents", "WatchService.ListEvents"), "TOO_MANY_WATCHERS")
 async def test_an_application_has_so_many_watchers_and_no_more(channel: aio.Channel) -> None:
     stub = event_pb2_grpc.WatchServiceStub(channel)
     request = event_pb2.WatchEventsRequest(app_id="app")
@@ -120,8 +121,13 @@ async def test_an_application_has_so_many_watchers_and_no_more(channel: aio.Chan
     try:
         for each in calls:
             await each.read()
-        told = await refused(channel, "WatchService.WatchEvents", request, bearer(KEY))
-        Expected("TOO_MANY_WATCHERS", metadata={"appId": "app", "limit": str(STREAMS)}).check(told)
+        waiting = event_pb2.ListEventsRequest(app_id="app", wait=Duration(seconds=1))
+        expected = {"appId": "app", "open": str(STREAMS), "limit": str(STREAMS)}
+        for rpc, another in (("WatchEvents", request), ("ListEvents", waiting)):
+            told = await refused(channel, f"WatchService.{rpc}", another, bearer(KEY))
+            Expected("TOO_MANY_WATCHERS", metadata=expected).check(told)
+        # A page that is there at once holds nothing open.
+        await call(channel, "WatchService.ListEvents", event_pb2.ListEventsRequest(app_id="app"), bearer(KEY))
     finally:
         for each in calls:
             each.cancel()

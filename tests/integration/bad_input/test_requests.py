@@ -2,13 +2,19 @@
 
 import pytest
 
-from tests.integration.bad_input import other_cases, recording_cases, room_cases, start_cases
+from tests.integration.bad_input import other_cases, recording_cases, room_cases, start_cases, watch_cases
 from tests.integration.bad_input.cases import Case
 from tests.integration.bad_input.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-CASES = (*start_cases.START_CASES, *recording_cases.CASES, *room_cases.CASES, *other_cases.CASES)
+CASES = (
+    *start_cases.START_CASES,
+    *recording_cases.CASES,
+    *room_cases.CASES,
+    *other_cases.CASES,
+    *watch_cases.CASES,
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
