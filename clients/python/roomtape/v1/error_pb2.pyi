@@ -160,6 +160,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: too many keys of the webhook are in overlap; wait for one to end, or end them by an overlap of 0."""
     ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 125
     """NOT_FOUND: the webhook has no delivery with this id, or has it no more."""
+    ERROR_REASON_WEBHOOK_FAILING: _ErrorReason.ValueType  # 126
+    """Only in WARNING events: the receiver of a webhook takes nothing for long."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error of the API is a gRPC status with exactly one
@@ -309,4 +311,6 @@ ERROR_REASON_TOO_MANY_WEBHOOK_KEYS: ErrorReason.ValueType  # 124
 """FAILED_PRECONDITION: too many keys of the webhook are in overlap; wait for one to end, or end them by an overlap of 0."""
 ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 125
 """NOT_FOUND: the webhook has no delivery with this id, or has it no more."""
+ERROR_REASON_WEBHOOK_FAILING: ErrorReason.ValueType  # 126
+"""Only in WARNING events: the receiver of a webhook takes nothing for long."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

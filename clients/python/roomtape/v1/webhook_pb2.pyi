@@ -71,8 +71,8 @@ class _WebhookRetryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WebhookR
     WEBHOOK_RETRY_ROOMTAPE: _WebhookRetry.ValueType  # 1
     """For 24 hours, with random waits that double from 1 s up to 10 min."""
     WEBHOOK_RETRY_VENDOR: _WebhookRetry.ValueType  # 2
-    """As the vendor of the format does, and no longer: TRTC at once, then every 10 s for a minute; Volcengine three sends.
-    GME and the older TRTC say nothing of it: as TRTC.
+    """As the vendor of the format does, and no longer: TRTC at once, then every 10 s for a minute; the older TRTC every
+    minute, 12 times; Volcengine three sends. GME says nothing of it: as TRTC. Only status 200 is taken as received.
     """
 
 class WebhookRetry(_WebhookRetry, metaclass=_WebhookRetryEnumTypeWrapper):
@@ -83,8 +83,8 @@ WEBHOOK_RETRY_UNSPECIFIED: WebhookRetry.ValueType  # 0
 WEBHOOK_RETRY_ROOMTAPE: WebhookRetry.ValueType  # 1
 """For 24 hours, with random waits that double from 1 s up to 10 min."""
 WEBHOOK_RETRY_VENDOR: WebhookRetry.ValueType  # 2
-"""As the vendor of the format does, and no longer: TRTC at once, then every 10 s for a minute; Volcengine three sends.
-GME and the older TRTC say nothing of it: as TRTC.
+"""As the vendor of the format does, and no longer: TRTC at once, then every 10 s for a minute; the older TRTC every
+minute, 12 times; Volcengine three sends. GME says nothing of it: as TRTC. Only status 200 is taken as received.
 """
 Global___WebhookRetry: _TypeAlias = WebhookRetry  # noqa: Y015
 
