@@ -70,6 +70,7 @@ from roomtape_service.tasks.spool_guard import SpoolGuard
 from roomtape_service.tasks.tasks import Tasks
 from roomtape_service.tasks.unended import Unended
 from roomtape_service.webhooks.guard import AddressGuard
+from roomtape_service.webhooks.retention import WebhookRetention
 
 __all__ = ["CLOCK_NAME", "SOCKET_NAME", "Node"]
 
@@ -153,6 +154,7 @@ class Node:
             asyncio.create_task(self._holding.run(), name="holding"),
             asyncio.create_task(self._unended.run(), name="unended"),
             asyncio.create_task(self._retention.run(), name="retention"),
+            asyncio.create_task(self._webhook_retention.run(), name="webhook-retention"),
             asyncio.create_task(self._spool_watch.run(), name="spool-watch"),
             asyncio.create_task(self._removals.run(), name="removals"),
             asyncio.create_task(self._expiry.run(), name="expiry"),
@@ -283,6 +285,12 @@ class Node:
             clock,
             keep_seconds=settings.event_retention_hours * 3600,
             keep_events=settings.event_retention_count,
+        )
+        self._webhook_retention = WebhookRetention(
+            self._database,
+            clock,
+            keep_seconds=settings.webhook_delivered_hours * 3600,
+            keep_delivered=settings.webhook_delivered_count,
         )
         self._playback = Playback(settings, self._database, self._stores, secret_box, clock)
         self._removals = Removals(self._database, self._stores, clock, randomness=self._random)

@@ -80,6 +80,11 @@ COMMITS: Final[Mapping[str, str]] = {
     "rooms.rooms.Rooms.answered_before": "a repeated order for a closed room is answered",
     "rpc.applications.ApplicationServicer.CreateApplication.work": "an application is made",
     "rpc.applications.ApplicationServicer.UpdateApplication.work": "an application is changed",
+    "rpc.webhooks.WebhookServicer.CreateWebhook.work": "a webhook is made",
+    "rpc.webhooks.WebhookServicer.DeleteWebhook.work": "a webhook is deleted, and what is queued for it",
+    "rpc.webhooks.WebhookServicer.ResendWebhookDeliveries.work": "deliveries are queued again",
+    "rpc.webhooks.WebhookServicer.RotateWebhookKey.work": "a webhook gets a new key",
+    "rpc.webhooks.WebhookServicer.UpdateWebhook.work": "a webhook is changed",
     "storage.attempt.Attempts._begin.begin": "a segment becomes UPLOADING",
     "storage.attempt.Attempts.remove_file": "a spool file that is gone is forgotten",
     "storage.attempt.Attempts.send_settled.take": "a part of a growing file shows that a store takes again",
@@ -114,4 +119,6 @@ COMMITS: Final[Mapping[str, str]] = {
     "tasks.stopping.Stopping.stop.work": "a task is stopped",
     "tasks.unended.Unended._finish.finish": "recordings end that the last node did not live to end, and lack nothing",
     "tasks.unended.Unended._tell.tell": "what such recordings lack, and nobody sends, is told",
+    "webhooks.retention.WebhookRetention.remove": "old rows of a webhook go",
+    "webhooks.retention.WebhookRetention.remove_ended_keys": "keys of webhooks that have ended go",
 }
