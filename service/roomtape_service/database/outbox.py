@@ -17,7 +17,7 @@ from roomtape.v1 import event_pb2, webhook_pb2
 from roomtape_service.database.tables import webhook_deliveries, webhook_lanes, webhooks
 from roomtape_service.database.unit_of_work import UnitOfWork
 
-__all__ = ["Due", "Outcome", "Receiver", "due", "following", "next_ns", "receivers", "settle"]
+__all__ = ["Due", "Outcome", "Receiver", "due", "following", "hasten", "next_ns", "receivers", "settle"]
 
 _PENDING = webhook_pb2.WEBHOOK_DELIVERY_STATE_PENDING
 _ERROR_CHARACTERS = 512
@@ -169,6 +169,16 @@ async def following(
         .limit(limit)
     )
     return _due(await connection.execute(query))
+
+
+async def hasten(uow: UnitOfWork, app_id: str, webhook_id: str) -> None:
+    """What waits for its next attempt is due now."""
+    await uow.lock_application(app_id)
+    await uow.connection.execute(
+        sa.update(webhook_lanes)
+        .where(webhook_lanes.c.webhook_id == webhook_id, _HAS_TIME, webhook_lanes.c.next_ns > uow.now_ns)
+        .values(next_ns=uow.now_ns)
+    )
 
 
 _SETTLE = (

@@ -33,6 +33,7 @@ _NAME_SECONDS: Final = 10
 _IDLE_SECONDS: Final = 4.0
 
 _REDIRECTS: Final = range(300, 400)
+_NOT_FOLLOWED: Final = ", a redirect, which is not followed"
 _UNAVAILABLE: Final = 429, 503
 _DIGITS: Final = 9
 
@@ -48,6 +49,7 @@ class Fault(StrEnum):
     LOST = "the connection broke before the answer"
     PROTOCOL = "the answer is not HTTP"
     URL = "the URL can't be used"
+    FORMAT = "the request can't be formed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,16 @@ class Answer:
     """What a receiver that is overloaded asked for."""
 
     @property
+    def cause(self) -> str:
+        """What failed, for logs: nothing that others wrote."""
+        if self.fault is not None:
+            return str(self.fault)
+        return f"HTTP {self.status}{_NOT_FOLLOWED if self.status in _REDIRECTS else ''}"
+
+    @property
     def error(self) -> str:
-        """The whole for the webhook's owner; not for logs, which must not repeat what others say."""
-        what = f"HTTP {self.status}" if self.fault is None else str(self.fault)
-        if self.fault is None and self.status in _REDIRECTS:
-            what += ", a redirect, which is not followed"
-        return f"{what}: {self.text}" if self.text else what
+        """What failed, with the text, for the webhook's owner."""
+        return f"{self.cause}: {self.text}" if self.text else self.cause
 
 
 class Sender:
