@@ -69,8 +69,10 @@ from roomtape_service.tasks.segments import SegmentFacts
 from roomtape_service.tasks.spool_guard import SpoolGuard
 from roomtape_service.tasks.tasks import Tasks
 from roomtape_service.tasks.unended import Unended
+from roomtape_service.webhooks.deliveries import LONGEST_END_SECONDS, Deliveries
 from roomtape_service.webhooks.guard import AddressGuard
 from roomtape_service.webhooks.retention import WebhookRetention
+from roomtape_service.webhooks.sender import Sender
 
 __all__ = ["CLOCK_NAME", "SOCKET_NAME", "Node"]
 
@@ -154,6 +156,7 @@ class Node:
             asyncio.create_task(self._holding.run(), name="holding"),
             asyncio.create_task(self._unended.run(), name="unended"),
             asyncio.create_task(self._retention.run(), name="retention"),
+            asyncio.create_task(self._deliveries.run(), name="deliveries"),
             asyncio.create_task(self._webhook_retention.run(), name="webhook-retention"),
             asyncio.create_task(self._spool_watch.run(), name="spool-watch"),
             asyncio.create_task(self._removals.run(), name="removals"),
@@ -179,7 +182,9 @@ class Node:
         # 3. Nothing records any more; what the workers said last is stored.
         await self._pool.aclose()
         await self._facts.drain()
-        # 4. Uploads and manifests stop where they are: what is not confirmed is taken up at the next start.
+        # 4. Receivers have a while to answer what they were sent; what they don't is sent again after the next start.
+        await self._deliveries.aclose()
+        # 5. Uploads and manifests stop where they are: what is not confirmed is taken up at the next start.
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -191,12 +196,13 @@ class Node:
         await self._expiring_credentials.aclose()
         await self._stores.aclose()
         await self._log.aclose()
-        # 5. Last, since all of the above write to it.
+        # 6. Last, since all of the above write to it.
         await self._database.aclose()
         log.info("node_stopped")
 
     def _build(self) -> None:
         settings, clock, ids = self._settings, self._clock, self._ids
+        version = metadata.version("roomtape-service")
         key = load_or_create_key(settings.secret_key_file)
         secret_box = SecretBox(key)
         self._operations = Operations()
@@ -229,7 +235,7 @@ class Node:
             self._database,
             self._stores,
             clock,
-            service_version=metadata.version("roomtape-service"),
+            service_version=version,
             randomness=self._random,
         )
         self._facts = Facts(
@@ -285,6 +291,16 @@ class Node:
             clock,
             keep_seconds=settings.event_retention_hours * 3600,
             keep_events=settings.event_retention_count,
+        )
+        self._deliveries = Deliveries(
+            self._database,
+            Sender(guard, clock, version=version),
+            secret_box,
+            clock,
+            parallel=settings.webhook_parallel_requests,
+            timeout_seconds=settings.webhook_timeout_seconds,
+            randomness=self._random,
+            end_seconds=min(settings.drain_seconds, LONGEST_END_SECONDS),
         )
         self._webhook_retention = WebhookRetention(
             self._database,

@@ -119,6 +119,9 @@ COMMITS: Final[Mapping[str, str]] = {
     "tasks.stopping.Stopping.stop.work": "a task is stopped",
     "tasks.unended.Unended._finish.finish": "recordings end that the last node did not live to end, and lack nothing",
     "tasks.unended.Unended._tell.tell": "what such recordings lack, and nobody sends, is told",
+    "webhooks.deliveries.Deliveries._hasten.hasten": "what waits for a receiver that is back is due",
+    "webhooks.deliveries.Deliveries._tell.warn": "owners of webhooks are told that their receivers take nothing",
+    "webhooks.results.Results._store.settle": "what receivers took, or did not, is stored",
     "webhooks.retention.WebhookRetention.remove": "old rows of a webhook go",
     "webhooks.retention.WebhookRetention.remove_ended_keys": "keys of webhooks that have ended go",
 }

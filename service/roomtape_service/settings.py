@@ -277,6 +277,18 @@ class Settings:
             "none",
         )
     )
+    webhook_timeout_seconds: float = field(
+        metadata=_about(
+            number(1, 60),
+            10.0,
+            "How long a receiver may take to answer; the vendors' schedules have their own.",
+        )
+    )
+    webhook_parallel_requests: int = field(
+        metadata=_about(
+            count(1, 10_000), 512, "Requests that are under way at once, to all receivers together."
+        )
+    )
     webhook_delivered_hours: float = field(
         metadata=_about(number(0, 8_760), 24.0, "How long deliveries are listed after they were made.")
     )

@@ -37,7 +37,7 @@ from roomtape_service.webhooks.sender import Sender
 from roomtape_service.webhooks.warning import ReceiverWarning
 from roomtape_service.webhooks.webhook import Webhook, read_webhook
 
-__all__ = ["Deliveries", "DeliveryStatistics"]
+__all__ = ["LONGEST_END_SECONDS", "Deliveries", "DeliveryStatistics"]
 
 # Wakes come from this process; what others put into the database is found by looking.
 _LOOK_SECONDS: Final = 10.0
@@ -47,8 +47,8 @@ _BUSY_LANES: Final = 1024
 """Of a webhook in memory at most; results that wait for a slow disk hold up new deliveries."""
 _FOLLOWING: Final = 31
 """Deliveries of a long lane that are read ahead of their turn."""
-_END_SECONDS: Final = 12.0
-"""How long the end waits for attempts that are under way: longer than most may take."""
+LONGEST_END_SECONDS: Final = 10.0
+"""How long the end may wait for attempts that are under way."""
 
 _log = structlog.get_logger(__name__)
 
@@ -84,7 +84,7 @@ class Deliveries:
         parallel: int,
         timeout_seconds: float,
         randomness: random.Random | None = None,
-        end_seconds: float = _END_SECONDS,
+        end_seconds: float = LONGEST_END_SECONDS,
     ) -> None:
         """`parallel` is how many requests are under way at once to all receivers together, `timeout_seconds` how long
         an attempt may take where retries are ours.
