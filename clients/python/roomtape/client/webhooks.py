@@ -163,7 +163,8 @@ def _key_bytes(key: str) -> bytes:
         value = base64.b64decode(key.removeprefix(_KEY_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         value = b""
-    if not key.startswith(_KEY_PREFIX) or not _MIN_KEY_BYTES <= len(value) <= _MAX_KEY_BYTES:
+    is_exact = key == _KEY_PREFIX + base64.b64encode(value).decode()
+    if not is_exact or not _MIN_KEY_BYTES <= len(value) <= _MAX_KEY_BYTES:
         raise ValueError(
             f"a key is {_KEY_PREFIX} and {_MIN_KEY_BYTES} to {_MAX_KEY_BYTES} bytes in base 64; this is something else"
         )

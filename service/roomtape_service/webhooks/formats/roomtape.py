@@ -27,7 +27,7 @@ from roomtape_service.webhooks.formats.format import (
 )
 from roomtape_service.webhooks.formats.signing import JSON_HEADERS, base64_hmac
 
-__all__ = ["RoomtapeFormat"]
+__all__ = ["RoomtapeFormat", "signature"]
 
 _KEY_PREFIX = "whsec_"
 _KEY_BYTES = 32
@@ -50,8 +50,7 @@ class RoomtapeFormat:
     ) -> Sequence[Request]:
         body = json_format.MessageToJson(event, indent=None, ensure_ascii=False).encode()
         timestamp = str(delivery.attempt_ns // NANOSECONDS)
-        signed = f"{delivery.delivery_id}.{timestamp}.".encode() + body
-        signatures = [f"v1,{base64_hmac(_key_bytes(key.value), signed, 'sha256')}" for key in keys]
+        signatures = [signature(key.value, delivery.delivery_id, timestamp, body) for key in keys]
         headers = {
             **JSON_HEADERS,
             "webhook-id": delivery.delivery_id,
@@ -70,12 +69,19 @@ class RoomtapeFormat:
         """Every id will do: the event says its application by our own."""
 
 
+def signature(key: str, webhook_id: str, timestamp: str, body: bytes) -> str:
+    """One of the signatures of `webhook-signature`."""
+    return f"v1,{base64_hmac(_key_bytes(key), f'{webhook_id}.{timestamp}.'.encode() + body, 'sha256')}"
+
+
 def _key_bytes(value: str) -> bytes:
     try:
         key = base64.b64decode(value.removeprefix(_KEY_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if not value.startswith(_KEY_PREFIX) or not _MIN_KEY_BYTES <= len(key) <= _MAX_KEY_BYTES:
+    # Some libraries refuse what others make of padding too much and of bits left over.
+    is_exact = value == _KEY_PREFIX + base64.b64encode(key).decode()
+    if not is_exact or not _MIN_KEY_BYTES <= len(key) <= _MAX_KEY_BYTES:
         raise ValueError(
             f"a key is {_KEY_PREFIX} and {_MIN_KEY_BYTES} to {_MAX_KEY_BYTES} bytes in base 64 with its padding"
         )

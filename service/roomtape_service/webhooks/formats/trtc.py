@@ -177,7 +177,8 @@ def _payloads(event: event_pb2.Event, context: FormatContext) -> Sequence[tuple[
         case _ if not event.HasField("segment") or segment.joined_segments:
             return []
         case event_pb2.EVENT_TYPE_SEGMENT_STARTED:
-            return [(307, _file(segment) | {"BeginTimeStamp": milliseconds(segment.start_time)})]
+            # A string here, by the vendor's page, and numbers in 310 and 311.
+            return [(307, _file(segment) | {"BeginTimeStamp": str(milliseconds(segment.start_time))})]
         case event_pb2.EVENT_TYPE_SEGMENT_UPLOAD_DELAYED:
             return [(308, {"Code": event.segment.error_code, "Message": event.segment.message})]
         case event_pb2.EVENT_TYPE_SEGMENT_UPLOADED:

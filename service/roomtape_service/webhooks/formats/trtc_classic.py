@@ -29,7 +29,7 @@ from roomtape_service.webhooks.formats.signing import (
 )
 from roomtape_service.webhooks.formats.trtc import LARGEST_SDK_APP_ID
 
-__all__ = ["TrtcClassicFormat"]
+__all__ = ["TrtcClassicFormat", "signature"]
 
 _FILE_MADE = 100
 _VALID_SECONDS = 600
@@ -57,7 +57,7 @@ class TrtcClassicFormat:
             "event_type": _FILE_MADE,
             **_stream(segment, context),
             **_file(segment),
-            "sign": hex_digest(vendor_key(keys).decode() + str(expires), "md5"),
+            "sign": signature(vendor_key(keys).decode(), expires),
             "t": expires,
         }
         return [Request(JSON_HEADERS, compact(content).encode())]
@@ -70,6 +70,11 @@ class TrtcClassicFormat:
 
     def check_app_id(self, vendor_app_id: str) -> None:
         check_number(vendor_app_id, "SdkAppId", LARGEST_SDK_APP_ID)
+
+
+def signature(key: str, expires: int) -> str:
+    """`sign`, which says nothing of the rest of the body."""
+    return hex_digest(f"{key}{expires}", "md5")
 
 
 def _stream(segment: segment_pb2.Segment, context: FormatContext) -> Mapping[str, object]:

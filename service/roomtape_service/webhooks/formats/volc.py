@@ -6,7 +6,7 @@ as strings and written one after the other. `EventData` is JSON in a string.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -30,7 +30,7 @@ from roomtape_service.webhooks.formats.signing import (
     vendor_key,
 )
 
-__all__ = ["VolcFormat"]
+__all__ = ["VolcFormat", "signature"]
 
 _VERSION = "2020-12-01"
 """Of the callbacks, whatever the version of the calls."""
@@ -82,8 +82,7 @@ class VolcFormat:
             "Version": _VERSION,
             "Nonce": _nonce(delivery),
         }
-        text = "".join(sorted([*signed.values(), vendor_key(keys).decode()]))
-        content = {**signed, "Signature": hex_digest(text, "sha256")}
+        content = {**signed, "Signature": signature(signed.values(), vendor_key(keys).decode())}
         return [Request(JSON_HEADERS, compact(content).encode())]
 
     def check_key(self, value: str) -> None:
@@ -95,6 +94,11 @@ class VolcFormat:
     def check_app_id(self, vendor_app_id: str) -> None:
         if not _APP_ID.fullmatch(vendor_app_id):
             raise ValueError(f"AppId is 1 to 128 letters, digits and _ @ - ., and not {vendor_app_id!r}")
+
+
+def signature(values: Iterable[str], key: str) -> str:
+    """Of the values of all fields but itself, in any order."""
+    return hex_digest("".join(sorted([*values, key])), "sha256")
 
 
 def _nonce(delivery: Delivery) -> str:
