@@ -291,6 +291,7 @@ class Node:
             clock,
             keep_seconds=settings.event_retention_hours * 3600,
             keep_events=settings.event_retention_count,
+            keep_bytes=settings.event_retention_bytes,
         )
         self._deliveries = Deliveries(
             self._database,

@@ -258,6 +258,13 @@ class Settings:
             "Events kept per application at most; the oldest go first.",
         )
     )
+    event_retention_bytes: int = field(
+        metadata=_about(
+            count(1 << 20, 1 << 50),
+            1 << 30,
+            "Bytes of events kept per application at most; the oldest go first.",
+        )
+    )
     webhooks_per_application: int = field(
         metadata=_about(count(1, 10_000), 32, "Webhooks that an application may have.")
     )

@@ -22,6 +22,7 @@ from tests.support.databases import APP, add_application, add_tasks, stored_text
 
 EPOCH = "00112233445566ff"
 ALL = EventFilter()
+ANY_BYTES = 1 << 40
 
 
 @pytest.fixture
@@ -219,10 +220,35 @@ async def test_compaction_ends_at_the_head(database: Database, log: EventLog) ->
 async def test_retention_keeps_so_many_events(database: Database, log: EventLog, clock: ManualClock) -> None:
     await append_many(database, [str(number) for number in range(1200)])
     await add_application(database, "empty")
-    retention = Retention(database, log, clock, keep_seconds=60, keep_events=50)
+    retention = Retention(database, log, clock, keep_seconds=60, keep_events=50, keep_bytes=ANY_BYTES)
     for _ in range(2):
         await retention.tick()
         assert await stored_texts(database) == [str(number) for number in range(1150, 1200)]
+
+
+async def test_retention_keeps_so_many_bytes(database: Database, log: EventLog, clock: ManualClock) -> None:
+    texts = [f"{number:04}{'x' * (number % 7) * 100}" for number in range(1200)]
+    await append_many(database, texts)
+    sizes = [event.ByteSize() for event in await rest_of_log(log)]
+    kept_bytes = 100_000
+    retention = Retention(database, log, clock, keep_seconds=60, keep_events=10_000, keep_bytes=kept_bytes)
+    for _ in range(2):
+        await retention.tick()
+        kept = len(await stored_texts(database))
+        assert sum(sizes[-kept + 1 :]) < kept_bytes <= sum(sizes[-kept:])
+    # A log that was emptied begins to count anew.
+    await log.compact(APP, 1200)
+    await append_many(database, texts[:10])
+    await retention.tick()
+    assert len(await stored_texts(database)) == 10
+
+
+async def rest_of_log(log: EventLog) -> list[event_pb2.Event]:
+    async with log.cursor(APP, ALL, oldest=True) as cursor:
+        found: list[event_pb2.Event] = []
+        while events := cursor.take() or (() if cursor.at_head else await cursor.read()):
+            found += [event.event for event in events]
+        return found
 
 
 async def test_retention_keeps_what_is_young(database: Database, log: EventLog, clock: ManualClock) -> None:
@@ -235,7 +261,7 @@ async def test_retention_keeps_what_is_young(database: Database, log: EventLog, 
     await append(database, *"ab")
     clock.advance(30)
     await append(database, *"cd")
-    retention = Retention(database, log, clock, keep_seconds=60, keep_events=50)
+    retention = Retention(database, log, clock, keep_seconds=60, keep_events=50, keep_bytes=ANY_BYTES)
     for seconds, left in ((29, "abcd"), (2, "cd"), (30, "")):
         clock.advance(seconds)
         await retention.tick()
@@ -249,7 +275,9 @@ async def test_retention_keeps_what_is_young(database: Database, log: EventLog, 
 async def test_retention_runs_until_it_is_closed(
     database: Database, log: EventLog, clock: ManualClock
 ) -> None:
-    retention = Retention(database, log, clock, keep_seconds=60, keep_events=1, interval_seconds=0.01)
+    retention = Retention(
+        database, log, clock, keep_seconds=60, keep_events=1, keep_bytes=ANY_BYTES, interval_seconds=0.01
+    )
     await append(database, *"ab")
     running = asyncio.create_task(retention.run())
     while await stored_texts(database) != ["b"]:

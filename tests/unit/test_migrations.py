@@ -217,6 +217,8 @@ async def test_nothing_of_the_first_shape_is_lost(first: str, clock: ManualClock
             found = await database.read(read)
             assert sorted(found, key=str) == sorted((dict(row) for row in rows), key=str), name
         assert database.epoch == "0123456789abcdef"
+        measured = sa.select(metadata.tables["events"].c.logged_bytes)
+        assert await database.read(lambda connection: connection.scalar(measured)) == len(b"payload")
         assert await database.read(_labels) == {
             (task_id, key, value) for task_id, pairs in LABELS.items() for key, value in pairs.items()
         }

@@ -87,26 +87,27 @@ async def task_ends(
 
 
 async def expired_through(
-    connection: AsyncConnection, app_id: str, *, keep_events: int, older_than_ns: int
+    connection: AsyncConnection, app_id: str, *, keep_events: int, keep_bytes: int, older_than_ns: int
 ) -> tuple[Bounds, int]:
     """The log's ends, and the newest sequence that need not be kept.
 
-    That is one which `keep_events` follow, or which is too old like all before it.
+    That is one which `keep_events` or `keep_bytes` follow, or which is too old like all before it.
     """
     ends = await bounds(connection, app_id)
-    young = (
-        select(events.c.sequence)
-        .where(
-            events.c.app_id == app_id,
-            events.c.sequence > ends.compacted,
-            events.c.event_ns >= older_than_ns,
+    newest = (events.c.app_id == app_id, events.c.sequence == ends.head)
+    bytes_logged = await connection.scalar(select(events.c.logged_bytes).where(*newest)) or 0
+
+    async def before(is_kept: ColumnElement[bool]) -> int:
+        # From the oldest on: what is looked at is what goes, and one more.
+        query = select(events.c.sequence).where(
+            events.c.app_id == app_id, events.c.sequence > ends.compacted, is_kept
         )
-        .order_by(events.c.sequence)
-        .limit(1)
-    )
-    oldest_kept = await connection.scalar(young)
-    by_age = ends.head if oldest_kept is None else oldest_kept - 1
-    return ends, max(by_age, ends.head - keep_events, ends.compacted)
+        oldest_kept = await connection.scalar(query.order_by(events.c.sequence).limit(1))
+        return ends.head if oldest_kept is None else oldest_kept - 1
+
+    by_age = await before(events.c.event_ns >= older_than_ns)
+    by_size = await before(events.c.logged_bytes > bytes_logged - keep_bytes)
+    return ends, max(by_age, by_size, ends.head - keep_events, ends.compacted)
 
 
 async def compact(uow: UnitOfWork, app_id: str, through: int, limit: int) -> int:

@@ -19,7 +19,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """Compacts every application's log to `keep_events`, and to what is younger than `keep_seconds`."""
+    """Compacts every application's log to `keep_events`, to `keep_bytes`, and to what is younger than `keep_seconds`.
+
+    Of the log's bytes those of its events count, as they are sent.
+    """
 
     def __init__(
         self,
@@ -29,6 +32,7 @@ class Retention:
         *,
         keep_seconds: float,
         keep_events: int,
+        keep_bytes: int,
         interval_seconds: float = _INTERVAL_SECONDS,
     ) -> None:
         self._database = database
@@ -36,6 +40,7 @@ class Retention:
         self._clock = clock
         self._keep_ns = round(keep_seconds * NANOSECONDS)
         self._keep_events = keep_events
+        self._keep_bytes = keep_bytes
         self._interval_seconds = interval_seconds
         self._closing = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -76,7 +81,11 @@ class Retention:
     async def _compact(self, app_id: str, older_than_ns: int) -> None:
         ends, through = await self._database.scan(
             lambda connection: events.expired_through(
-                connection, app_id, keep_events=self._keep_events, older_than_ns=older_than_ns
+                connection,
+                app_id,
+                keep_events=self._keep_events,
+                keep_bytes=self._keep_bytes,
+                older_than_ns=older_than_ns,
             )
         )
         if through > ends.compacted:
