@@ -14,13 +14,13 @@ from roomtape_service.database.orders import Order
 from roomtape_service.database.participants import MuteRow, ParticipantRow
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal, field_refusal
-from roomtape_service.events.build import participant_event
 from roomtape_service.ids import Ids
 from roomtape_service.operations import Operations
 from roomtape_service.recording import protocol
 from roomtape_service.rooms.membership import Apply
 from roomtape_service.rooms.room import Connection, LiveParticipant, LiveRoom, track_key
 from roomtape_service.rooms.rooms import Rooms, append_left, track_facts
+from roomtape_service.rooms.tally import RoomTally
 from roomtape_service.rules.profiles import SecondSession, profile_of
 
 __all__ = ["Participants"]
@@ -101,13 +101,14 @@ class Participants:
             is_first = room.epoch_ns is None
 
             async def work(uow: UnitOfWork) -> list[Apply]:
+                tally = RoomTally.of(room)
                 if present is not None:
                     await self._refuse_second(uow, room, present)
-                    await append_left(uow, room, present, room.now_ns(uow.now_ns))
+                    await append_left(uow, room, tally, present, room.now_ns(uow.now_ns))
                 if is_first:
                     await room_rows.set_epoch(uow.connection, room.room_key, sent_ns)
                 await participant_rows.insert_participant(uow.connection, row)
-                await _append_joined(uow, room, wanted)
+                await _append_joined(uow, room, tally, wanted)
                 others = {user: each for user, each in room.participants.items() if each is not present}
                 for track in wanted.tracks:
                     if track.track_id not in who.tracks:
@@ -187,7 +188,7 @@ class Participants:
             others = {user: each for user, each in room.participants.items() if each is not who}
 
             async def work(uow: UnitOfWork) -> list[Apply]:
-                await append_left(uow, room, who, at_ns)
+                await append_left(uow, room, RoomTally.of(room), who, at_ns)
                 return await self._rooms.decide(uow, room, others)
 
             applies = await self._database.write(work)
@@ -218,9 +219,10 @@ class Participants:
                     now_ns = room.now_ns(uow.now_ns)
                     mutes = [MuteRow(who.participant_key, each, now_ns, muted) for each in changed]
                     await participant_rows.add_mutes(uow.connection, mutes)
+                    tally = RoomTally.of(room)
                     for track in after.tracks:
                         if track.track_id in changed:
-                            await uow.append(participant_event(event_type, room.proto(), after, track))
+                            await uow.append(tally.event(event_type, room.proto(), after, track))
                 if order is not None:
                     await order.keep(uow, reply)
                 return changed
@@ -246,7 +248,7 @@ class Participants:
                     return earlier, None, []
                 who = self.find(room, user_id)
                 others = {user: each for user, each in room.participants.items() if each is not who}
-                await append_left(uow, room, who, room.now_ns(uow.now_ns))
+                await append_left(uow, room, RoomTally.of(room), who, room.now_ns(uow.now_ns))
                 applies = await self._rooms.decide(uow, room, others)
                 return await order.keep(uow, room_pb2.RemoveParticipantResponse()), who, applies
 
@@ -290,10 +292,12 @@ def _row(room: LiveRoom, who: LiveParticipant, wanted: room_pb2.Participant, sen
     )
 
 
-async def _append_joined(uow: UnitOfWork, room: LiveRoom, wanted: room_pb2.Participant) -> None:
-    await uow.append(participant_event(event_pb2.EVENT_TYPE_PARTICIPANT_JOINED, room.proto(), wanted))
+async def _append_joined(
+    uow: UnitOfWork, room: LiveRoom, tally: RoomTally, wanted: room_pb2.Participant
+) -> None:
+    await uow.append(tally.event(event_pb2.EVENT_TYPE_PARTICIPANT_JOINED, room.proto(), wanted))
     for track in wanted.tracks:
-        await uow.append(participant_event(event_pb2.EVENT_TYPE_TRACK_STARTED, room.proto(), wanted, track))
+        await uow.append(tally.event(event_pb2.EVENT_TYPE_TRACK_STARTED, room.proto(), wanted, track))
 
 
 def _refuse_other_tracks(room: LiveRoom, wanted: room_pb2.Participant) -> None:

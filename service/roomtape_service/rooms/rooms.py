@@ -14,7 +14,7 @@ from roomtape_service.database.database import Database
 from roomtape_service.database.orders import Order, Reply
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal
-from roomtape_service.events.build import participant_event, room_event
+from roomtape_service.events.build import room_event
 from roomtape_service.ids import Ids
 from roomtape_service.operations import Operations
 from roomtape_service.recording import protocol
@@ -24,6 +24,7 @@ from roomtape_service.recording.front.track import TrackFacts
 from roomtape_service.rooms.codecs import TRACK_CODECS
 from roomtape_service.rooms.membership import Apply, MembershipListener, audio_tracks
 from roomtape_service.rooms.room import LiveParticipant, LiveRoom, LiveTrack, track_key
+from roomtape_service.rooms.tally import RoomTally
 
 __all__ = ["Rooms"]
 
@@ -190,8 +191,9 @@ class Rooms:
                     return earlier, None
                 if room.closed:
                     self.find(order.app_id, room_id)
+                tally = RoomTally.of(room)
                 for who in room.participants.values():
-                    await append_left(uow, room, who, room.now_ns(uow.now_ns))
+                    await append_left(uow, room, tally, who, room.now_ns(uow.now_ns))
                 applies = await self.decide(uow, room, {})
                 for listener in self._listeners:
                     applies += await listener.room_closed(uow, room)
@@ -250,7 +252,9 @@ def room_proto(row: room_rows.RoomRow) -> room_pb2.Room:
     return room
 
 
-async def append_left(uow: UnitOfWork, room: LiveRoom, who: LiveParticipant, at_ns: int) -> None:
+async def append_left(
+    uow: UnitOfWork, room: LiveRoom, tally: RoomTally, who: LiveParticipant, at_ns: int
+) -> None:
     """Stores that a participant leaves at the room time `at_ns`, with the events of their tracks."""
     for tell in who.unless_back:
         await tell(uow)
@@ -258,8 +262,8 @@ async def append_left(uow: UnitOfWork, room: LiveRoom, who: LiveParticipant, at_
     participant = who.proto()
     for track in who.tracks.values():
         event_type = event_pb2.EVENT_TYPE_TRACK_STOPPED
-        await uow.append(participant_event(event_type, room.proto(), participant, track.proto))
-    await uow.append(participant_event(event_pb2.EVENT_TYPE_PARTICIPANT_LEFT, room.proto(), participant))
+        await uow.append(tally.event(event_type, room.proto(), participant, track.proto))
+    await uow.append(tally.event(event_pb2.EVENT_TYPE_PARTICIPANT_LEFT, room.proto(), participant))
 
 
 def _room_not_found(app_id: str, room_id: str) -> Refusal:
