@@ -34,8 +34,10 @@ from roomtape.client.errors import (
     from_rpc_error,
 )
 from roomtape.client.file_publishing import OnProgress, PublishProgress
+from roomtape.client.listing import EventList, SyncEventList
 from roomtape.client.publisher import OnAcknowledged, OnRejected, Publisher
 from roomtape.client.session import PublisherSettings, PublisherStatistics
+from roomtape.client.snapshot import Snapshot
 from roomtape.client.sync_client import SyncClient
 from roomtape.client.sync_watching import SyncWatch
 from roomtape.client.watching import Watch
@@ -60,6 +62,7 @@ __all__ = [
     "Clock",
     "DataLoss",
     "DeadlineExceeded",
+    "EventList",
     "FailedPrecondition",
     "FieldViolation",
     "HistoryCompacted",
@@ -84,7 +87,9 @@ __all__ = [
     "RetrySettings",
     "RoomtapeError",
     "SeenWebhooks",
+    "Snapshot",
     "SyncClient",
+    "SyncEventList",
     "SyncWatch",
     "SystemClock",
     "TlsSettings",

@@ -18,6 +18,7 @@ from roomtape.client.connection import Endpoint, TlsSettings
 from roomtape.client.connector import Connector
 from roomtape.client.cursor import DEFAULT_BOOKMARK_SECONDS, FINAL_STATES, TELLING_EVENTS, WatchCursor
 from roomtape.client.interceptors import aio_interceptors
+from roomtape.client.listing import EventList, PageCursor
 from roomtape.client.paging import pages
 from roomtape.client.publisher import OnAcknowledged, OnRejected, Publisher, publishing_retry
 from roomtape.client.running import RunningStreams
@@ -123,6 +124,7 @@ class Client:
     ) -> Watch:
         """The events of an application, after the token `after` or from `origin`, each once; see `Watch`.
 
+        From WATCH_ORIGIN_SNAPSHOT the watch begins with the state as it is, which `Watch.snapshot` gives.
         `bookmark_seconds` (1 to 300) is how often a quiet server is heard. `outage_seconds` is how long the server
         may be away before the last error is raised; default: for ever.
         """
@@ -223,6 +225,22 @@ class Client:
             clock=clock or SystemClock(),
             on_progress=on_progress,
         )
+
+    def list_events(
+        self,
+        app_id: str,
+        *,
+        after: str | None = None,
+        origin: event_pb2.WatchOrigin.ValueType = event_pb2.WATCH_ORIGIN_OLDEST,
+        filter: event_pb2.EventFilter | None = None,
+        follow: bool = False,
+    ) -> EventList:
+        """The events that are there, after the token `after` or from `origin` on, page by page; see `EventList`.
+
+        With `follow` it goes on with what happens then, by calls that wait: for those who can't keep a stream open.
+        """
+        cursor = PageCursor(app_id, after=after, origin=origin, filter=filter, follow=follow)
+        return EventList(self.watch.ListEvents, cursor, Backoff(self._retry, random.uniform))
 
     async def list_tasks(self, request: task_pb2.ListTasksRequest) -> AsyncIterator[task_pb2.Task]:
         """The tasks that `request` asks for, those of the later pages too."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from google.protobuf import duration_pb2
 
+from roomtape.client.snapshot import Snapshot
 from roomtape.v1 import event_pb2, task_pb2
 
 __all__ = ["DEFAULT_BOOKMARK_SECONDS", "FINAL_STATES", "TELLING_EVENTS", "WatchCursor", "WatchStatistics"]
@@ -53,6 +54,10 @@ class WatchCursor:
     ) -> None:
         self.resume_token = after
         self.duplicates = 0
+        self.snapshot: Snapshot | None = None
+        self.may_have_snapshot = after is not None or origin == event_pb2.WATCH_ORIGIN_SNAPSHOT
+        """False as soon as it is known that none will come."""
+        self._items: list[event_pb2.SnapshotItem] = []
         self._app_id = app_id
         self._origin: event_pb2.WatchOrigin.ValueType = origin
         self._filter = filter
@@ -88,6 +93,7 @@ class WatchCursor:
         self.resume_token = response.resume_token or self.resume_token
         match response.WhichOneof("item"):
             case "event":
+                self.may_have_snapshot = False
                 event = response.event
                 if event.sequence <= self._newest_sequence:
                     self.duplicates += 1
@@ -95,9 +101,26 @@ class WatchCursor:
                 self._newest_sequence = event.sequence
                 self._events += 1
                 return event
+            case "snapshot":
+                self._items.append(response.snapshot)
             case "bookmark":
                 self._bookmarks += 1
+                self._mark(response.bookmark, response.resume_token)
             case _:
                 # A kind of message that is newer than this library carries a token, and that is all we need of it.
                 pass
         return None
+
+    def _mark(self, bookmark: event_pb2.Bookmark, resume_token: str) -> None:
+        match bookmark.reason:
+            case event_pb2.BOOKMARK_REASON_STARTED:
+                # Half a snapshot that came before is of no use: another one comes, or none is needed any more.
+                self._items = []
+            case event_pb2.BOOKMARK_REASON_SNAPSHOT_END:
+                self.snapshot = Snapshot(tuple(self._items), bookmark.sequence, resume_token)
+                self._items = []
+                self.may_have_snapshot = False
+            case event_pb2.BOOKMARK_REASON_IDLE:
+                self.may_have_snapshot = False
+            case _:
+                pass

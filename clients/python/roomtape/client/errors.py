@@ -200,7 +200,8 @@ class OutOfRange(RoomtapeError):
 class HistoryGone(OutOfRange):
     """Events after the resume token are gone: something was missed, and this says so.
 
-    Read the state again (ListTasks gives a token with it), or go on from `oldest_resume_token`.
+    Read the state again (a watch from WATCH_ORIGIN_SNAPSHOT begins with it, ListTasks gives a token with the tasks), or
+    go on from `oldest_resume_token`.
     """
 
     @property
@@ -216,7 +217,7 @@ class HistoryGone(OutOfRange):
 
 
 class HistoryCompacted(HistoryGone):
-    """They were removed by age or count."""
+    """They were removed by age, count or size."""
 
 
 class HistoryLost(HistoryGone):

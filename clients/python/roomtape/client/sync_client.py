@@ -11,6 +11,7 @@ from roomtape.client.calls import DEFAULT_TIMEOUT_SECONDS, CallPolicy
 from roomtape.client.connection import Endpoint, TlsSettings
 from roomtape.client.cursor import DEFAULT_BOOKMARK_SECONDS, FINAL_STATES, TELLING_EVENTS, WatchCursor
 from roomtape.client.interceptors import intercept_sync
+from roomtape.client.listing import PageCursor, SyncEventList
 from roomtape.client.paging import sync_pages
 from roomtape.client.sync_watching import SyncWatch
 from roomtape.v1 import event_pb2, file_pb2, room_pb2, segment_pb2, task_pb2
@@ -102,6 +103,7 @@ class SyncClient:
     ) -> SyncWatch:
         """The events of an application, after the token `after` or from `origin`, each once; see `SyncWatch`.
 
+        From WATCH_ORIGIN_SNAPSHOT the watch begins with the state as it is, which `SyncWatch.snapshot` gives.
         `bookmark_seconds` (1 to 300) is how often a quiet server is heard. `outage_seconds` is how long the server
         may be away before the last error is raised; default: for ever.
         """
@@ -115,6 +117,22 @@ class SyncClient:
             Backoff(self._retry, random.uniform),
             outage_seconds,
         )
+
+    def list_events(
+        self,
+        app_id: str,
+        *,
+        after: str | None = None,
+        origin: event_pb2.WatchOrigin.ValueType = event_pb2.WATCH_ORIGIN_OLDEST,
+        filter: event_pb2.EventFilter | None = None,
+        follow: bool = False,
+    ) -> SyncEventList:
+        """The events that are there, after the token `after` or from `origin` on, page by page; see `SyncEventList`.
+
+        With `follow` it goes on with what happens then, by calls that wait: for those who can't keep a stream open.
+        """
+        cursor = PageCursor(app_id, after=after, origin=origin, filter=filter, follow=follow)
+        return SyncEventList(self.watch.ListEvents, cursor, Backoff(self._retry, random.uniform))
 
     def list_tasks(self, request: task_pb2.ListTasksRequest) -> Iterator[task_pb2.Task]:
         """The tasks that `request` asks for, those of the later pages too."""

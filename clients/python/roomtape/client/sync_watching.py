@@ -12,6 +12,7 @@ import grpc
 from roomtape.client.backoff import RESUMABLE, Backoff
 from roomtape.client.cursor import WatchCursor, WatchStatistics
 from roomtape.client.errors import ClientClosed, DeadlineExceeded, RoomtapeError, from_rpc_error
+from roomtape.client.snapshot import Snapshot
 from roomtape.v1 import event_pb2
 
 __all__ = ["OpenSyncWatch", "SyncWatch"]
@@ -69,6 +70,16 @@ class SyncWatch(Iterator[event_pb2.Event]):
         """
         while not self._registered and not self._closed.is_set():
             self._ahead = self._step()
+
+    def snapshot(self) -> Snapshot | None:
+        """The state with which a watch from a SNAPSHOT begins, once all of it has come; the iteration follows it.
+
+        Also where the watch goes on after a token that was kept before a snapshot was whole. None for any other watch;
+        for one after a token only when something has happened, or nothing for an interval. Raises as iterating does.
+        """
+        while self._ahead is None and self._cursor.may_have_snapshot and not self._closed.is_set():
+            self._ahead = self._step()
+        return self._cursor.snapshot
 
     def __next__(self) -> event_pb2.Event:
         event, self._ahead = self._ahead, None

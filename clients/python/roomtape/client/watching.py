@@ -13,6 +13,7 @@ from roomtape.client.backoff import RESUMABLE, Backoff
 from roomtape.client.cancelling import cancelled
 from roomtape.client.cursor import WatchCursor, WatchStatistics
 from roomtape.client.errors import ClientClosed, DeadlineExceeded, RoomtapeError, from_rpc_error
+from roomtape.client.snapshot import Snapshot
 from roomtape.v1 import event_pb2
 
 __all__ = ["OpenWatch", "Watch", "WatchCall"]
@@ -70,6 +71,16 @@ class Watch(AsyncIterator[event_pb2.Event]):
         """
         while not self._registered and not self._over:
             self._ahead = await self._step()
+
+    async def snapshot(self) -> Snapshot | None:
+        """The state with which a watch from a SNAPSHOT begins, once all of it has come; the iteration follows it.
+
+        Also where the watch goes on after a token that was kept before a snapshot was whole. None for any other watch;
+        for one after a token only when something has happened, or nothing for an interval. Raises as iterating does.
+        """
+        while self._ahead is None and self._cursor.may_have_snapshot and not self._over:
+            self._ahead = await self._step()
+        return self._cursor.snapshot
 
     async def __anext__(self) -> event_pb2.Event:
         event, self._ahead = self._ahead, None
