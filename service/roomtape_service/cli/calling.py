@@ -13,7 +13,7 @@ import grpc
 from roomtape.client import Client, HistoryGone, RoomtapeError, TlsSettings
 from roomtape_service.cli.output import Output
 
-__all__ = ["CommandError", "ExitCode", "Work", "call"]
+__all__ = ["CommandError", "ExitCode", "Work", "call", "call_nobody"]
 
 _UNREACHABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
@@ -41,10 +41,29 @@ def call(arguments: argparse.Namespace, work: Work) -> int:
     Whatever fails is told in one line on standard error.
     """
     output = Output(as_json=arguments.json)
+
+    def work_out() -> int:
+        try:
+            return asyncio.run(_with_client(arguments, work, output))
+        except RoomtapeError as error:
+            return _tell(error, arguments, output)
+
+    return _ended(work_out, output)
+
+
+def call_nobody(arguments: argparse.Namespace, work: Callable[[Output], Awaitable[ExitCode]]) -> int:
+    """Runs `work`, which needs no server, as `call` does."""
+    output = Output(as_json=arguments.json)
+
+    async def work_out() -> ExitCode:
+        return await work(output)
+
+    return _ended(lambda: asyncio.run(work_out()), output)
+
+
+def _ended(work_out: Callable[[], int], output: Output) -> int:
     try:
-        return asyncio.run(_with_client(arguments, work, output))
-    except RoomtapeError as error:
-        return _tell(error, arguments, output)
+        return work_out()
     except CommandError as error:
         output.error(str(error), {"message": str(error)})
     except BrokenPipeError:
