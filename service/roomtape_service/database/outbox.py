@@ -186,6 +186,8 @@ _SETTLE = (
     .where(
         _deliveries.webhook_id == sa.bindparam("of_webhook_id"),
         _deliveries.sequence == sa.bindparam("of_sequence"),
+        # What was queued again in between is sent again, whatever came of this attempt.
+        _deliveries.queue_ns == sa.bindparam("of_queue_ns"),
         _IS_PENDING,
     )
     .values(
@@ -231,8 +233,8 @@ _FAILED = (
 async def settle(uow: UnitOfWork, outcomes: Sequence[Outcome]) -> None:
     """Stores what attempts came to, any number of them in one unit; those of a lane in their order.
 
-    A delivery that is gone, or waits no more, is passed over. After a failed attempt its lane waits until `next_ns`;
-    else the next of the lane is due at once.
+    A delivery that is gone, waits no more, or was queued again is passed over. After a failed attempt its lane waits
+    until `next_ns`; else the next of the lane is due at once.
     """
     if not outcomes:
         return
@@ -244,6 +246,7 @@ async def settle(uow: UnitOfWork, outcomes: Sequence[Outcome]) -> None:
             {
                 "of_webhook_id": outcome.delivery.webhook_id,
                 "of_sequence": outcome.delivery.sequence,
+                "of_queue_ns": outcome.delivery.queue_ns,
                 "new_state": outcome.state,
                 "new_requests_taken": outcome.requests_taken,
                 "new_attempt_ns": outcome.attempt_ns,
