@@ -31,6 +31,7 @@ from roomtape.v1.file_pb2_grpc import FileServiceStub
 from roomtape.v1.ingest_pb2_grpc import IngestServiceStub
 from roomtape.v1.room_pb2_grpc import RoomServiceStub
 from roomtape.v1.task_pb2_grpc import RecordingServiceStub
+from roomtape.v1.webhook_pb2_grpc import WebhookServiceStub
 
 if TYPE_CHECKING:
     from roomtape.client.file_publishing import OnProgress
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from roomtape.v1.ingest_pb2_grpc import IngestServiceAsyncStub
     from roomtape.v1.room_pb2_grpc import RoomServiceAsyncStub
     from roomtape.v1.task_pb2_grpc import RecordingServiceAsyncStub
+    from roomtape.v1.webhook_pb2_grpc import WebhookServiceAsyncStub
 
 __all__ = ["Client"]
 
@@ -111,6 +113,11 @@ class Client:
     def applications(self) -> "ApplicationServiceAsyncStub":
         """Applications and where their files go."""
         return ApplicationServiceStub(self._calls)
+
+    @cached_property
+    def webhooks(self) -> "WebhookServiceAsyncStub":
+        """Where events are sent, and what became of them. Receiving them: `verify_webhook`."""
+        return WebhookServiceStub(self._calls)
 
     def watch_events(
         self,

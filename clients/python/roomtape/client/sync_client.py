@@ -21,6 +21,7 @@ from roomtape.v1.file_pb2_grpc import FileServiceStub
 from roomtape.v1.ingest_pb2_grpc import IngestServiceStub
 from roomtape.v1.room_pb2_grpc import RoomServiceStub
 from roomtape.v1.task_pb2_grpc import RecordingServiceStub
+from roomtape.v1.webhook_pb2_grpc import WebhookServiceStub
 
 __all__ = ["SyncClient"]
 
@@ -90,6 +91,11 @@ class SyncClient:
     def applications(self) -> ApplicationServiceStub:
         """Applications and where their files go."""
         return ApplicationServiceStub(self._calls)
+
+    @cached_property
+    def webhooks(self) -> WebhookServiceStub:
+        """Where events are sent, and what became of them. Receiving them: `verify_webhook`."""
+        return WebhookServiceStub(self._calls)
 
     def watch_events(
         self,
