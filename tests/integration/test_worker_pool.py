@@ -174,3 +174,12 @@ async def test_a_full_spool_pauses_all_rooms_and_then_they_go_on(pool: WorkerPoo
     assert feed.recordings["r1"].is_running
     await worker.hang_up()
     worker.generation.close()
+
+
+async def test_nobody_waits_for_a_worker_of_a_pool_that_is_shut_down(pool: WorkerPool) -> None:
+    waiting = asyncio.create_task(pool.wait_for_worker(60))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await pool.shutdown(1)
+        assert not await waiting
+        assert not await pool.wait_for_worker(60)

@@ -113,13 +113,14 @@ class WorkerPool:
         self._socket_path.chmod(0o600)
 
     async def wait_for_worker(self, timeout_seconds: float) -> bool:
-        """Whether a worker is there, or comes within the time."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._has_worker.wait()
-        except TimeoutError:
-            return False
-        return True
+        """Whether a worker is there, or comes within the time. None comes after `shutdown`, which ends the waiting."""
+        if not self._stopping:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await self._has_worker.wait()
+            except TimeoutError:
+                pass
+        return bool(self._links)
 
     def feed(self, facts: FeedFacts) -> RoomFeed:
         """The feed of a room, made at its first use."""
@@ -188,6 +189,7 @@ class WorkerPool:
     async def shutdown(self, timeout_seconds: float) -> None:
         """Lets every worker close its segments, and waits for what they say last."""
         self._stopping = True
+        self._has_worker.set()
         links = list(self._links)
         for link in links:
             link.send(protocol.encode(protocol.Shutdown()))
