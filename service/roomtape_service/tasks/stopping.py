@@ -108,6 +108,8 @@ class Stopping:
         assert row is not None
         proto = task_proto(row)
         await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_STOPPED, proto))
-        await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_STATE_CHANGED, proto, before))
+        changed = await uow.append(task_event(event_pb2.EVENT_TYPE_TASK_STATE_CHANGED, proto, before))
+        # The reply tells of the task as its newest event does.
+        proto.task_sequence = changed.task_sequence
         await manifests.changed(uow, task.proto.app_id, task.task_id)
         return proto
