@@ -97,7 +97,7 @@ class Receiver:
         app = web.Application(client_max_size=16 * 1024 * 1024)
         app.router.add_post("/{path:.*}", self._take)
         app.router.add_get("/{path:.*}", self._follow)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0, handler_cancellation=True)
         await self._runner.setup()
         context = None
         if tls is not None:

@@ -9,7 +9,11 @@ _POLL_SECONDS = 0.02
 
 
 async def eventually(
-    condition: Callable[[], bool | Awaitable[bool]], what: str, *, timeout_seconds: float = 30.0
+    condition: Callable[[], bool | Awaitable[bool]],
+    what: str,
+    *,
+    timeout_seconds: float = 30.0,
+    poll_seconds: float = _POLL_SECONDS,
 ) -> None:
     """Returns when `condition` holds; raises AssertionError with `what` when it does not in time."""
     try:
@@ -18,6 +22,6 @@ async def eventually(
                 result = condition()
                 if await result if isinstance(result, Awaitable) else result:
                     return
-                await asyncio.sleep(_POLL_SECONDS)
+                await asyncio.sleep(poll_seconds)
     except TimeoutError:
         raise AssertionError(f"in {timeout_seconds} s it did not come to be that {what}") from None

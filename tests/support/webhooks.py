@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roomtape.v1 import event_pb2, webhook_pb2
+from roomtape.v1 import webhook_pb2
 from roomtape_service.clock import ManualClock
 from roomtape_service.database import Database, UnitOfWork
 from roomtape_service.database import webhooks as webhook_rows
@@ -42,8 +42,11 @@ SECRET_BOX = SecretBox(bytes(32))
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LOOPBACK = AddressGuard([ipaddress.ip_network("127.0.0.0/8")])
 
-TIMEOUT_SECONDS = 0.25
-"""Of attempts, where the clock stands still but receivers that hang must not."""
+_SETTLE_SECONDS = 60.0
+_POLL_SECONDS = 0.001
+
+TIMEOUT_SECONDS = 10.0
+"""Of attempts; tests whose receivers hang take less."""
 
 
 async def add_webhook(
@@ -130,12 +133,13 @@ async def delivering(
 
 async def settled(deliveries: Deliveries) -> None:
     """Waits until all that is due now was tried, and what came of it is stored."""
-
-    def is_settled() -> bool:
-        found = deliveries.statistics()
-        return found.is_settled
-
-    await eventually(is_settled, "all that is due was tried")
+    await eventually(
+        lambda: deliveries.statistics().is_settled,
+        "all that is due was tried",
+        timeout_seconds=_SETTLE_SECONDS,
+        # Thousands of these make a day.
+        poll_seconds=_POLL_SECONDS,
+    )
 
 
 async def states(database: Database, webhook_id: str = "hook") -> Sequence[tuple[int, int, int]]:

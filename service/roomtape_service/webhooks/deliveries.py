@@ -202,7 +202,7 @@ class Deliveries:
                 break
             await self._read(endpoint)
             self._offer(endpoint)
-            if endpoint.is_idle:
+            if endpoint.is_idle(now_ns):
                 del self._endpoints[endpoint.webhook_id]
             elif endpoint.next_ns is not None:
                 next_ns = min(next_ns, max(endpoint.next_ns, endpoint.rest_until_ns))
@@ -338,7 +338,7 @@ class Deliveries:
         due = attempt.outcome.delivery
         if attempt.is_taken:
             self._delivered += 1
-            if endpoint.warned_ns is not None:
+            if endpoint.is_warned:
                 _log.info("webhook_recovered", app_id=due.app_id, webhook_id=due.webhook_id)
             if endpoint.succeeded(now_ns) and webhook.schedule.is_ours:
                 self._recovered.append((due.app_id, due.webhook_id))

@@ -17,6 +17,8 @@ _FAILING_SHARE: Final = 4
 _WARNING_NS: Final = 600 * NANOSECONDS
 """Of a receiver that takes nothing for so long its owner is told."""
 _WARNING_INTERVAL_NS: Final = 3600 * NANOSECONDS
+"""Not sooner again, whatever comes in between: the warning is an event too, and a receiver that takes it and nothing
+else must not bring about the next one."""
 
 _OUTAGE_NS: Final = 60 * NANOSECONDS
 """After so long, all that waits for its next attempt is due as soon as the receiver takes something again."""
@@ -50,7 +52,11 @@ class Endpoint:
     failures: int = 0
     """Failed attempts in a row, of whichever lanes."""
     failing_since_ns: int | None = None
+    """When the first of these was; None when there are none."""
     warned_ns: int | None = None
+    """When its owner was told last."""
+    is_warned: bool = False
+    """Whether its owner was told, and the receiver took nothing since."""
 
     @property
     def is_failing(self) -> bool:
@@ -70,8 +76,7 @@ class Endpoint:
         """Whether one more delivery may go on its way."""
         return bool(self.ready) and self.running < self.limit
 
-    @property
-    def is_idle(self) -> bool:
+    def is_idle(self, now_ns: int) -> bool:
         """Whether nothing would be lost by forgetting it."""
         return not (
             self.busy
@@ -80,6 +85,7 @@ class Endpoint:
             or self.is_changed
             or self.failures
             or self.next_ns is not None
+            or self._was_warned(now_ns)
         )
 
     def is_settled(self, now_ns: int) -> bool:
@@ -118,7 +124,7 @@ class Endpoint:
         is_over = self.is_failing and was_out
         self.failures = 0
         self.failing_since_ns = None
-        self.warned_ns = None
+        self.is_warned = False
         self.rest_until_ns = 0
         return is_over
 
@@ -127,10 +133,11 @@ class Endpoint:
         self.failures += 1
         if self.failing_since_ns is None:
             self.failing_since_ns = now_ns
-        told_ns = self.warned_ns
-        if now_ns - self.failing_since_ns < _WARNING_NS or (
-            told_ns is not None and now_ns - told_ns < _WARNING_INTERVAL_NS
-        ):
+        if not self.is_failing or now_ns - self.failing_since_ns < _WARNING_NS or self._was_warned(now_ns):
             return False
         self.warned_ns = now_ns
+        self.is_warned = True
         return True
+
+    def _was_warned(self, now_ns: int) -> bool:
+        return self.warned_ns is not None and now_ns - self.warned_ns < _WARNING_INTERVAL_NS
