@@ -49,10 +49,14 @@ READS = {
     "GetApplication",
     "GetFile",
     "GetManifest",
+    "GetWebhook",
     "ListApplications",
+    "ListEvents",
     "ListFiles",
     "ListRooms",
     "ListTasks",
+    "ListWebhookDeliveries",
+    "ListWebhooks",
 }
 
 
@@ -208,7 +212,7 @@ async def test_lists_go_over_their_pages(server: Scripted, client: Client) -> No
 
 
 def test_every_call_is_safe_to_be_sent_twice() -> None:
-    files = (application_pb2, event_pb2, file_pb2, ingest_pb2, room_pb2, task_pb2)
+    files = (application_pb2, event_pb2, file_pb2, ingest_pb2, room_pb2, task_pb2, webhook_pb2)
     reads = {
         method.name
         for file in files
