@@ -31,6 +31,7 @@ from roomtape.v1 import (
     ingest_pb2,
     room_pb2,
     task_pb2,
+    webhook_pb2,
 )
 from roomtape_service.errors import Refusal
 from tests.client.conftest import QUICK
