@@ -101,7 +101,7 @@ COMMITS: Final[Mapping[str, str]] = {
     "storage.notices.Notices.fail.fail": "a part of a growing file that was not taken is told",
     "storage.notices.Notices.switch.switch": "segments go to the secondary store",
     "storage.notices.Notices.tell.tell": "segments that wait for a failed one are told",
-    "storage.upload.Uploads.retry_now": "waiting segments of a changed application are due",
+    "storage.turns.Turns.retry": "waiting segments of a changed application are due",
     "tasks.facts.Facts.completed": "a segment becomes SPOOLED",
     "tasks.facts.Facts.gap": "a gap is told",
     "tasks.facts.Facts.recovered": "a recovered segment becomes SPOOLED, and its interruption is told",

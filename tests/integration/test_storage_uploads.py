@@ -2,17 +2,27 @@
 
 import fcntl
 import socket
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from roomtape.v1 import error_pb2, event_pb2, media_pb2, segment_pb2
 from roomtape_service.clock import SystemClock
-from roomtape_service.database import UnitOfWork
+from roomtape_service.database import UnitOfWork, applications, lanes, manifests
+from roomtape_service.database.segments import set_state
+from roomtape_service.database.uploads import begin_upload
+from roomtape_service.spool.cleaning import remove_stored
+from roomtape_service.storage.attempt import Attempts
+from roomtape_service.storage.lane import Way
+from roomtape_service.storage.multipart import Multiparts
+from roomtape_service.storage.notices import GivenUp
 from tests.client.proxy import tcp_proxy
 from tests.support.databases import APP
 from tests.support.rclone import RcloneServer
 from tests.support.spooled import events_of_type
-from tests.support.stores import rclone_settings, weed_settings
+from tests.support.stores import disk_settings, rclone_settings, weed_settings
 from tests.support.uploading import OTHER, OTHER_TASK, TASK, Bench
 from tests.support.waiting import eventually
 from tests.support.weed import WeedServer
@@ -226,3 +236,40 @@ async def test_one_name_twice_gets_a_number(bench: Bench) -> None:
         await eventually(lambda: bench.spool.is_uploaded(first, second, third), "all are uploaded")
     for file in (first, second, third):
         assert await bench.stored(file) == file.data
+
+
+async def test_what_is_wrong_with_one_application_keeps_no_other_waiting(bench: Bench) -> None:
+    """Nobody knows what: its settings are bytes that are none."""
+    (theirs,) = await bench.spool.add(OTHER, OTHER_TASK)
+
+    async def break_settings(unit: UnitOfWork) -> None:
+        record = await applications.get(unit.connection, OTHER)
+        await applications.change(unit, replace(record, storage=b"\xff"))
+        await lanes.fails(unit.connection, OTHER, "disk:other", unit.now_ns)
+        await lanes.use_secondary(unit.connection, OTHER)
+
+    await bench.database.write(break_settings)
+    async with bench.uploads() as uploads:
+        for _ in range(2):
+            files = await bench.spool.add(APP, TASK)
+            uploads.wake()
+            await eventually(partial(bench.spool.is_uploaded, *files), "the other's file is uploaded")
+        await bench.set_storage(disk_settings("mended"), OTHER)
+        uploads.wake()
+        await eventually(lambda: bench.spool.is_uploaded(theirs), "its file is uploaded, too")
+
+
+async def test_a_file_that_was_given_up_before_its_attempt_began_stays_out_of_the_store(bench: Bench) -> None:
+    """The attempt was about to start, so that nobody could end it."""
+    (file,) = await bench.spool.add(APP, TASK)
+    await bench.database.write(lambda unit: begin_upload(unit.connection, file.file_id))
+    row = await bench.spool.row(file)
+    await bench.database.write(
+        lambda unit: set_state(unit.connection, file.file_id, segment_pb2.SEGMENT_STATE_ABANDONED)
+    )
+    multipart = Multiparts(bench.database, bench.stores.memory)
+    attempts = Attempts(bench.database, bench.stores, multipart, manifests.changed, remove_stored)
+    way = Way()
+    with pytest.raises(GivenUp):
+        await attempts.upload(row, way, way.first)
+    assert await (await bench.store_of(file)).list("") == []

@@ -62,7 +62,7 @@ class Removals:
                 self._wake.clear()
                 try:
                     seconds = await self._start_due()
-                except (SQLAlchemyError, OSError):
+                except Exception:
                     _log.exception("removals_not_read")
                     seconds = _LOOK_SECONDS
                 with suppress(TimeoutError):

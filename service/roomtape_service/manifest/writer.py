@@ -134,7 +134,7 @@ class ManifestWriter:
                 has_all = has_all or await self._add_missing()
                 try:
                     seconds = await self._start_due()
-                except (SQLAlchemyError, OSError):
+                except Exception:
                     _log.exception("manifests_not_read")
                     seconds = _LOOK_SECONDS
                 with suppress(TimeoutError):

@@ -181,6 +181,12 @@ class Attempts:
     async def _begin(self, row: SegmentRow, places: Destinations, store: str, *, is_whole: bool) -> str:
         """Marks the segment UPLOADING, to this store. Returns its key there."""
         if row.state == _UPLOADING and row.store == store:
+            # Whoever gave it up since it was found due did not see this attempt, and ends it no more.
+            found = await self._database.read(
+                lambda connection: find_segment(connection, row.app_id, row.file_id)
+            )
+            if found is None or found.state != _UPLOADING:
+                raise GivenUp(row.file_id)
             return row.object_key
 
         async def begin(unit: UnitOfWork) -> str:

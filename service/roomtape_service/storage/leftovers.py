@@ -8,7 +8,6 @@ import random
 from contextlib import suppress
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from roomtape_service.clock import NANOSECONDS, Clock
 from roomtape_service.database import applications, multiparts
@@ -49,7 +48,7 @@ class Leftovers:
             self._wake.clear()
             try:
                 seconds = await self._work()
-            except (SQLAlchemyError, OSError):
+            except Exception:
                 _log.exception("multiparts_not_read")
                 seconds = _LOOK_SECONDS
             with suppress(TimeoutError):

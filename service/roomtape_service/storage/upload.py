@@ -11,11 +11,9 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import segment_pb2
 from roomtape_service.clock import NANOSECONDS, Clock
@@ -36,17 +34,12 @@ from roomtape_service.storage.store import (
     StoreUnavailable,
 )
 from roomtape_service.storage.stores import Stores
+from roomtape_service.storage.turns import LOOK_NS, PARALLEL_UPLOADS, Turns
 
 __all__ = ["UploadStatistics", "Uploads"]
 
-_PARALLEL_UPLOADS = 16
-# Of these, so many at most may be tries of stores in trouble: each can hang until its timeout.
-_PARALLEL_TRIES = 8
-# And so many of files that grow: there is always room for one that is complete.
+# Of all attempts, so many at most are of files that grow: there is always room for one that is complete.
 _PARALLEL_GROWING = 12
-# Wakes come from this process; what others put into the database, such as new settings, is found by looking.
-_LOOK_SECONDS = 10.0
-_TOLD_AT_ONCE = 64
 # Starts the names of tasks that send parts of files that grow.
 _GROWING = "grow-"
 
@@ -97,13 +90,12 @@ class Uploads:
         multipart = Multiparts(database, stores.memory, part_bytes=part_bytes)
         self._attempts = Attempts(database, stores, multipart, on_uploaded, remove_spooled)
         self._notices = Notices(database)
+        self._turns = Turns(database, self._attempts, self._notices)
         self._leftovers = Leftovers(database, stores, clock, self._random)
-        self._ways: dict[str, Way] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._is_closing = False
         self._runner: asyncio.Task[None] | None = None
-        self._last_app_id = ""
         self._uploaded_files = 0
         self._uploaded_bytes = 0
         self._failed_attempts = 0
@@ -112,28 +104,19 @@ class Uploads:
         """Uploads until `aclose`; returns then."""
         self._runner = asyncio.current_task()
         leftovers = asyncio.create_task(self._leftovers.run(), name="leftovers")
+        is_taken_up = False
         try:
-            with suppress(StoreError):
-                await self._stores.remove_stale_parts(self._clock.now_ns())
-            for known in await self._database.read(lanes.failing_lanes):
-                way = self._ways.setdefault(known.app_id, Way())
-                way.first.store = known.store
-                way.failing_ns, way.uses_second = known.failing_ns, known.uses_secondary
-            for row in await self._database.read(uploads.stored_on_spool):
-                if self._is_closing:
-                    return
-                try:
-                    await self._attempts.remove_file(row)
-                except (SQLAlchemyError, OSError):
-                    # A database without room; the next start does it.
-                    _log.exception("spool_file_not_forgotten", file_id=row.file_id)
             while not self._is_closing:
                 self._wake.clear()
                 try:
+                    if not is_taken_up:
+                        await self._take_up()
+                        is_taken_up = True
                     seconds = await self._start_due()
-                except (SQLAlchemyError, OSError):
+                except Exception:
+                    # Whatever it is, of one application say: the others' files must not wait for the next start.
                     _log.exception("uploads_not_read")
-                    seconds = _LOOK_SECONDS
+                    seconds = LOOK_NS / NANOSECONDS
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await self._wake.wait()
@@ -161,17 +144,12 @@ class Uploads:
         )
         for row in rows:
             if row.state == segment_pb2.SEGMENT_STATE_RECORDING and (size := sizes.get(row.container)):
-                self._ways.setdefault(row.app_id, Way()).growing[row.file_id] = size
+                self._turns.way(row.app_id).growing[row.file_id] = size
         self.wake()
 
     async def retry_now(self, app_id: str) -> None:
         """All segments of the application are due: its settings changed, or somebody mended its store."""
-        await self._database.write(
-            lambda unit: uploads.hasten_uploads(unit.connection, app_id),
-            name="storage.upload.Uploads.retry_now",
-        )
-        if way := self._ways.get(app_id):
-            way.first.next_ns = way.second.next_ns = 0
+        await self._turns.retry(app_id)
         self.wake()
 
     async def stop(self, file_id: str) -> None:
@@ -190,139 +168,58 @@ class Uploads:
 
     def statistics(self) -> UploadStatistics:
         """A snapshot."""
-        troubles = {app_id: way.lane.trouble or way.first.trouble for app_id, way in self._ways.items()}
+        troubles = {app_id: way.lane.trouble or way.first.trouble for app_id, way in self._turns.ways.items()}
         return UploadStatistics(
             uploaded_files=self._uploaded_files,
             uploaded_bytes=self._uploaded_bytes,
             failed_attempts=self._failed_attempts,
             running=len(self._tasks),
             troubles={app_id: trouble.code for app_id, trouble in troubles.items() if trouble},
-            on_secondary=[app_id for app_id, way in self._ways.items() if way.uses_second],
+            on_secondary=[app_id for app_id, way in self._turns.ways.items() if way.uses_second],
         )
+
+    async def _take_up(self) -> None:
+        """Goes on where the last node stopped."""
+        with suppress(StoreError):
+            await self._stores.remove_stale_parts(self._clock.now_ns())
+        self._turns.take_up(await self._database.read(lanes.failing_lanes))
+        for row in await self._database.read(uploads.stored_on_spool):
+            if self._is_closing:
+                return
+            await self._remove_file(row)
+
+    async def _remove_file(self, row: SegmentRow) -> None:
+        """Where it can't be, such as with a database without room, the next start does it."""
+        try:
+            await self._attempts.remove_file(row)
+        except (SQLAlchemyError, OSError):
+            _log.exception("spool_file_not_forgotten", file_id=row.file_id)
 
     async def _start_due(self) -> float:
         """Starts what is due and fits. Returns after how many seconds to look again without a wake."""
         now_ns = self._clock.now_ns()
         earliest = await self._database.read(uploads.earliest_uploads)
-        ways = self._ways
-        self._ways = {i: way for i, way in ways.items() if i in earliest or not way.is_idle}
-        for app_id in earliest:
-            self._ways.setdefault(app_id, Way())
-        next_ns = now_ns + round(_LOOK_SECONDS * NANOSECONDS)
-        found: list[Sequence[tuple[SegmentRow, Lane]]] = []
-        tries = _PARALLEL_TRIES - sum(
-            len(lane.in_hand)
-            for way in self._ways.values()
-            for lane in (way.first, way.second)
-            if lane.trouble
-        )
-        for app_id in self._in_turn(earliest):
-            way, due_ns = self._ways[app_id], earliest[app_id]
-            next_ns = min(next_ns, await self._choose_lane(app_id, way, now_ns))
-            chosen = await self._choose(app_id, way, due_ns, now_ns, tries)
-            tries -= sum(1 for _, lane in chosen if lane.trouble)
-            found.append(chosen)
-            next_ns = min(next_ns, _look_ns(way, due_ns, now_ns))
-            if way.lane.trouble and max(due_ns, way.lane.next_ns) > now_ns:
-                await self._wait(app_id, way, way.lane.trouble, now_ns)
-            if sum(map(len, found)) >= _PARALLEL_UPLOADS:
-                break
-        for turn in zip_longest(*found):
-            for pair in turn:
-                if pair is not None and len(self._tasks) < _PARALLEL_UPLOADS:
-                    self._start(*pair)
-        next_ns = min(next_ns, await self._start_growing(earliest, now_ns))
+        turn = await self._turns.choose(earliest, now_ns, PARALLEL_UPLOADS - len(self._tasks))
+        for row, lane in turn.segments:
+            self._start(row, lane)
+        next_ns = min(turn.next_ns, await self._start_growing(earliest, now_ns))
         return max(0.0, (next_ns - self._clock.now_ns()) / NANOSECONDS)
-
-    def _in_turn(self, app_ids: Iterable[str]) -> Sequence[str]:
-        """Round robin: who comes after the last one that was served is first."""
-        ordered = sorted(app_ids)
-        first = next((n for n, app_id in enumerate(ordered) if app_id > self._last_app_id), 0)
-        return ordered[first:] + ordered[:first]
-
-    async def _choose_lane(self, app_id: str, way: Way, now_ns: int) -> int:
-        """Decides by which lane segments go. Returns when that may change."""
-        if way.failing_ns is None or (way.first.trouble is None and not way.uses_second):
-            return now_ns + round(_LOOK_SECONDS * NANOSECONDS)
-        try:
-            _, places = await self._attempts.destinations(app_id)
-        except StoreError:
-            return now_ns + round(_LOOK_SECONDS * NANOSECONDS)
-        if places.second is None:
-            way.uses_second = False
-        elif not way.uses_second and way.first.trouble is not None:
-            switch_ns = way.failing_ns + places.second_after_ns
-            if switch_ns > now_ns:
-                return switch_ns
-            first, second = places.first.store.identity, places.second.store.identity
-            await self._notices.switch(app_id, first, second, way.first.trouble)
-            way.uses_second = True
-            self.wake()
-        return now_ns + round(_LOOK_SECONDS * NANOSECONDS)
-
-    async def _choose(
-        self, app_id: str, way: Way, due_ns: int, now_ns: int, tries: int
-    ) -> Sequence[tuple[SegmentRow, Lane]]:
-        """Segments that may start now, each with its lane."""
-        if due_ns > now_ns:
-            return ()
-        slots = _PARALLEL_UPLOADS - len(self._tasks)
-        room = min(way.lane.free(now_ns), slots)
-        if way.lane.trouble:
-            room = min(room, tries)
-        # One segment tries whether the first store takes something again.
-        can_probe = way.uses_second and not way.first.in_hand
-        probes = min(1, way.first.free(now_ns), slots, tries) if can_probe else 0
-        if room + probes <= 0:
-            return ()
-        rows = list(await self._due(app_id, way, now_ns, max(0, room) + max(0, probes)))
-        chosen: list[tuple[SegmentRow, Lane]] = []
-        if probes > 0 and rows:
-            # Rather one that was not begun elsewhere.
-            probe = min(rows, key=lambda row: row.upload_attempts)
-            rows.remove(probe)
-            chosen.append((probe, way.first))
-        return [*chosen, *((row, way.lane) for row in rows[: max(0, room)])]
-
-    async def _due(self, app_id: str, way: Way, now_ns: int, limit: int) -> Sequence[SegmentRow]:
-        async def read(connection: AsyncConnection) -> Sequence[SegmentRow]:
-            in_hand = sorted(way.in_hand)
-            return await uploads.due_segments(connection, app_id, now_ns, without=in_hand, limit=limit)
-
-        return await self._database.read(read)
-
-    async def _wait(self, app_id: str, way: Way, trouble: StoreError, now_ns: int) -> None:
-        """Segments wait with their lane; their watchers hear why without a try for each."""
-        if await self._is_changed(app_id, way):
-            await self.retry_now(app_id)
-            return
-        rows = await self._due(app_id, way, now_ns, _TOLD_AT_ONCE)
-        # Who was told lines up behind who was not, so that the next look finds those.
-        if await self._notices.tell(rows, trouble, now_ns):
-            self.wake()
-
-    async def _is_changed(self, app_id: str, way: Way) -> bool:
-        """Whether the application is another one than when its stores were last asked."""
-        revision = await self._attempts.revision(app_id)
-        is_changed = revision != way.revision
-        way.revision = revision
-        return is_changed
 
     async def _start_growing(self, waiting: Iterable[str], now_ns: int) -> int:
         """Starts on files that grow, in what room is left. Returns when to look again."""
-        next_ns = now_ns + round(_LOOK_SECONDS * NANOSECONDS)
+        next_ns = now_ns + LOOK_NS
         busy = set(waiting)
-        for app_id in self._in_turn(app_id for app_id, way in self._ways.items() if way.growing):
-            way = self._ways[app_id]
+        for app_id in self._turns.in_turn(app_id for app_id, way in self._turns.ways.items() if way.growing):
+            way = self._turns.ways[app_id]
             lane = way.first
             if lane.trouble and app_id in busy:
                 continue
-            if lane.trouble and await self._is_changed(app_id, way):
+            if lane.trouble and await self._turns.is_changed(app_id):
                 lane.next_ns = 0
             if lane.next_ns > now_ns:
                 next_ns = min(next_ns, lane.next_ns)
             growing = sum(task.get_name().startswith(_GROWING) for task in self._tasks)
-            slots = min(_PARALLEL_UPLOADS - len(self._tasks), _PARALLEL_GROWING - growing)
+            slots = min(PARALLEL_UPLOADS - len(self._tasks), _PARALLEL_GROWING - growing)
             room = min(lane.free_for_growing(now_ns), slots)
             ready = [file_id for file_id in way.growing if file_id not in way.in_hand]
             for file_id in ready[: max(0, room)]:
@@ -331,9 +228,9 @@ class Uploads:
         return next_ns
 
     def _start(self, row: SegmentRow, lane: Lane) -> None:
-        way = self._ways[row.app_id]
+        way = self._turns.ways[row.app_id]
         way.growing.pop(row.file_id, None)
-        self._last_app_id = row.app_id
+        self._turns.served(row.app_id)
         self._run(row.app_id, row.file_id, lane, self._upload(row, way, lane), _task_name(row.file_id))
 
     def _run(
@@ -362,6 +259,7 @@ class Uploads:
                 await self._delay(row, way, lane, error)
             return
         except GivenUp:
+            self._notices.forget(row.file_id)
             return
         except Exception as error:
             _log.exception("segment_upload_failed", app_id=row.app_id, file_id=row.file_id)
@@ -372,7 +270,7 @@ class Uploads:
         self._takes(row.app_id, way, lane)
         self._uploaded_files += 1
         self._uploaded_bytes += row.size_bytes
-        await self._attempts.remove_file(row)
+        await self._remove_file(row)
 
     async def _grow(self, app_id: str, file_id: str, way: Way) -> None:
         size = way.growing[file_id]
@@ -437,14 +335,6 @@ class Uploads:
         except (SQLAlchemyError, OSError):
             _log.exception("segment_not_mended", app_id=row.app_id, file_id=row.file_id)
             return False
-
-
-def _look_ns(way: Way, due_ns: int, now_ns: int) -> int:
-    """When something of the way is due that is not yet."""
-    times = [max(due_ns, way.lane.next_ns)]
-    if way.uses_second:
-        times.append(max(due_ns, way.first.next_ns))
-    return min((time_ns for time_ns in times if time_ns > now_ns), default=now_ns + 3600 * NANOSECONDS)
 
 
 def _task_name(file_id: str) -> str:
