@@ -22,6 +22,7 @@ from tests.support.databases import APP, add_application, add_tasks, stored_text
 
 EPOCH = "00112233445566ff"
 ALL = EventFilter()
+OF_TASK = EventFilter(task_ids=frozenset({"1"}))
 ANY_BYTES = 1 << 40
 
 
@@ -158,6 +159,24 @@ async def test_a_hole_in_memory_is_read_from_the_database() -> None:
     tail.extend([numbered(3)])
     assert all(waiter.done() for waiter in waiting)
     assert [cursor.take() for cursor in cursors] == [None, None]
+
+
+async def test_commits_of_which_nobody_told_are_found(database: Database, log: EventLog) -> None:
+    await append(database, "a")
+    quick = EventLog(database, look_seconds=0.01)
+    await quick.start()
+    # As when the answer to a commit is lost, or another node writes.
+    database.unsubscribe(quick._committed)
+    async with quick.cursor(APP, ALL) as all_of_it, quick.cursor(APP, OF_TASK) as of_task:
+        waiting, other = all_of_it.wait(), of_task.wait()
+        await append(database, "b", "c")
+        async with asyncio.timeout(10):
+            await asyncio.gather(waiting, other)
+        assert await rest_of(all_of_it) == ["b", "c"]
+        assert await rest_of(of_task) == []
+        assert of_task.at_head
+    database.subscribe(quick._committed)
+    await quick.aclose()
 
 
 def numbered(sequence: int) -> event_pb2.Event:

@@ -12,7 +12,7 @@ from roomtape_service.database.tables import applications, events, tasks
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal
 
-__all__ = ["Bounds", "after", "bounds", "compact", "expired_through", "task_ends"]
+__all__ = ["Bounds", "after", "bounds", "compact", "expired_through", "heads", "task_ends"]
 
 _ENDED = (task_pb2.TASK_STATE_COMPLETED, task_pb2.TASK_STATE_FAILED)
 
@@ -36,6 +36,13 @@ async def bounds(connection: AsyncConnection, app_id: str) -> Bounds:
             metadata={"appId": app_id},
         )
     return Bounds(row.last_sequence, row.compacted_sequence)
+
+
+async def heads(connection: AsyncConnection, app_ids: Collection[str]) -> Mapping[str, int]:
+    """The newest sequence of each of these applications."""
+    query = select(applications.c.app_id, applications.c.last_sequence)
+    rows = await connection.execute(query.where(applications.c.app_id.in_(sorted(app_ids))))
+    return {row.app_id: row.last_sequence for row in rows}
 
 
 async def after(

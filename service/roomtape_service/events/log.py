@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import error_pb2, event_pb2
@@ -25,16 +27,24 @@ _FIRST_EVENTS = 256
 _READS = 2
 # A log that nobody reads stays in memory for as long, for those who read it page by page.
 _LINGER_SECONDS = 30.0
+# How often it is looked for commits of which nobody told: the answer was lost, or another node made them.
+_LOOK_SECONDS = 1.0
 # Deleted in one unit of work, so that writers wait for milliseconds only.
 _COMPACTED_EVENTS = 500
+
+_log = structlog.get_logger(__name__)
 
 
 class EventLog:
     """Reads what units of work appended. Between `start` and `aclose` it follows the database's commits."""
 
-    def __init__(self, database: Database, *, tail_events: int = _TAIL_EVENTS) -> None:
+    def __init__(
+        self, database: Database, *, tail_events: int = _TAIL_EVENTS, look_seconds: float = _LOOK_SECONDS
+    ) -> None:
         self._database = database
         self._tail_events = tail_events
+        self._look_seconds = look_seconds
+        self._looking: asyncio.Task[None] | None = None
         self._tails: dict[str, Tail] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._reads = asyncio.Semaphore(_READS)
@@ -43,6 +53,7 @@ class EventLog:
     async def start(self) -> None:
         """Follows the commits of the database, which must be open."""
         self._database.subscribe(self._committed)
+        self._looking = asyncio.create_task(self._look(), name="event-log")
         self._started = True
 
     async def aclose(self) -> None:
@@ -52,6 +63,9 @@ class EventLog:
             self._database.unsubscribe(self._committed)
             for timer in self._lingering.values():
                 timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
 
     def resume_token(self, app_id: str, sequence: int) -> str:
         """The token from which a watch gets every event after `sequence`."""
@@ -131,6 +145,26 @@ class EventLog:
         tail = self._tails.get(events[0].app_id)
         if tail is not None:
             tail.extend(events)
+
+    async def _look(self) -> None:
+        heads: Mapping[str, int] = {}
+        version: int | None = None
+        while True:
+            await asyncio.sleep(self._look_seconds)
+            for app_id, head in heads.items():
+                # Told by now, if it is told at all: it was durable at the last look.
+                if app_id in self._tails:
+                    self._tails[app_id].skip_to(head)
+            watched = [app_id for app_id, tail in self._tails.items() if not tail.unused]
+            before, version = version, self._database.version
+            if not watched or (version is not None and version == before):
+                heads = {}
+                continue
+            try:
+                heads = await self._database.scan(partial(event_rows.heads, app_ids=watched))
+            except Exception:
+                heads = {}
+                _log.exception("event_log_look_failed")
 
     async def _load(self, tail: Tail) -> None:
         """Reads the head once, however many watchers come at the same time."""

@@ -129,6 +129,17 @@ class Tail:
             elif event.sequence > self.head:
                 self._append(LoggedEvent.of(event, self._epoch))
 
+    def skip_to(self, head: int) -> None:
+        """Takes note of commits that were not told, because their answer was lost or they were another node's.
+
+        Everybody reads them from the database.
+        """
+        if self._early is None and head > self.head:
+            self._events.clear()
+            self.head = head
+            for cursor in self._taking_all.union(self._filtering, *self._by_task.values()):
+                cursor.wake(0)
+
     def drop_through(self, sequence: int) -> None:
         """Forgets events that were compacted."""
         self.compacted = max(self.compacted, sequence)
@@ -146,13 +157,7 @@ class Tail:
 
     def _append(self, logged: LoggedEvent) -> None:
         if logged.sequence != self.head + 1:
-            # The answer to a commit was lost. Everybody reads the hole from the database.
-            self._events.clear()
-            self.head = logged.sequence
-            self._events.append(logged)
-            for cursor in self._taking_all.union(self._filtering, *self._by_task.values()):
-                cursor.wake(0)
-            return
+            self.skip_to(logged.sequence - 1)
         before, self.head = self.head, logged.sequence
         self._events.append(logged)
         if len(self._events) >= 2 * self._capacity:
