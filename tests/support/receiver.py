@@ -109,6 +109,11 @@ class Receiver:
         self.port = listener.getsockname()[1]
         await web.SockSite(self._runner, listener, ssl_context=context).start()
 
+    async def start_again(self) -> None:
+        """Listens where it did, if it was closed. Not for TLS."""
+        if self._runner is None:
+            await self.start()
+
     def release(self) -> None:
         """Lets what hangs go: it is reset."""
         self._released.set()

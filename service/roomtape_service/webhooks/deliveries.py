@@ -346,16 +346,16 @@ class Deliveries:
             return
         self._failed += 1
         cause = attempt.answer.cause
-        if attempt.is_dead:
-            self._dead += 1
-            _log.warning(
-                "webhook_delivery_dead",
-                app_id=due.app_id,
-                webhook_id=due.webhook_id,
-                delivery_id=due.delivery_id,
-                attempts=due.attempts + 1,
-                cause=cause,
-            )
+        tell = _log.warning if attempt.is_dead else _log.debug
+        tell(
+            "webhook_delivery_dead" if attempt.is_dead else "webhook_attempt_failed",
+            app_id=due.app_id,
+            webhook_id=due.webhook_id,
+            delivery_id=due.delivery_id,
+            attempts=due.attempts + 1,
+            cause=cause,
+        )
+        self._dead += attempt.is_dead
         if endpoint.failed(now_ns):
             assert endpoint.failing_since_ns is not None
             self._warnings.append(
