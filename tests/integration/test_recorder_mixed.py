@@ -184,6 +184,9 @@ async def test_a_worker_that_is_told_to_stop_ends_its_mix_where_all_are_heard(no
     assert spans(signal, 440) == spans(signal, 700) == [(0.0, round(len(signal) / 48_000, 2))]
     assert node.safe[1] <= len(signal) / FRAME
     assert node.safe[2] <= len(signal) / FRAME
+    [file] = segment.files
+    media = [each for each in Path(file.path).parent.iterdir() if each.suffix != ".journal"]
+    assert [each.name for each in media if each.name != "lock"] == [Path(file.path).name]
 
 
 async def test_a_live_mix_grows_within_a_second(node: RecorderNode) -> None:

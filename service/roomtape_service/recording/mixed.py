@@ -115,10 +115,11 @@ class MixedRecording(Recording):
         self.series.checkpoint()
 
     def _finish(self, at_ns: int | None) -> None:
-        if at_ns is None:
-            # The mix goes on elsewhere, and has there what is not final here.
+        if self.goes_on_elsewhere or at_ns is None:
+            # It has there what is not final here.
             if not self._expected:
                 self._mix_final()
+            self._inputs.clear()
             self.series.end()
             return
         marks = [lane.timeline.watermark() for lane in self.lanes]

@@ -9,10 +9,11 @@ import structlog
 
 from roomtape_service.clock import NANOSECONDS
 from roomtape_service.recording.closing import ClosedSegment, FailedClosing
-from roomtape_service.recording.containers.table import PAIRS, Method
+from roomtape_service.recording.containers.table import passes_packets
 from roomtape_service.recording.delivery import Delivery, MissingMedia
 from roomtape_service.recording.positions import ns_of, position_of, samples_of
 from roomtape_service.recording.protocol import (
+    BEFORE_ALL_NS,
     Gap,
     RecordingFailed,
     RecordingStart,
@@ -57,15 +58,15 @@ class Recording(ABC):
         self._resumes = dict(order.resume)
         self._is_stopping = False
         self._is_quiet = False
+        self._is_interlude = False
         self._error: OSError | None = None
         self._retry_at_ns = 0
         self._has_warned = False
 
     @property
     def goes_on_elsewhere(self) -> bool:
-        """Whether it ended here for want of a disk or of a worker: it will be started again, and lacks what is not in
-        its segments."""
-        return self._error is not None or self._is_quiet
+        """Whether only its life here ended: it will be started again, and lacks what is not in its segments."""
+        return self._error is not None or self._is_interlude
 
     @property
     def is_ending(self) -> bool:
@@ -78,11 +79,7 @@ class Recording(ABC):
 
     def decodes(self, codec: TrackCodec) -> bool:
         """Whether some file of a track of this codec holds other than its packets."""
-        containers = self.series.containers_of(codec)
-        return any(
-            codec is not TrackCodec.OPUS or PAIRS[codec, each].method is not Method.PASS
-            for each in containers
-        )
+        return any(not passes_packets(codec, each) for each in self.series.containers_of(codec))
 
     def resume_of(self, key: str) -> Resume | None:
         """Where to go on with a track, the first time it is taken."""
@@ -128,10 +125,11 @@ class Recording(ABC):
     def stop(self, at_ns: int | None, trouble: SpoolTrouble | None = None) -> None:
         """Writes what was taken, with silence up to `at_ns` where publishers vouch for it, and ends.
 
-        Without `at_ns` the worker stops, not the recording: nothing is told but its segments. `trouble`: why the
-        segment counts as interrupted.
+        Without `at_ns` the worker stops, not the recording: nothing is told but its segments. At BEFORE_ALL_NS it
+        begins anew, or rests. `trouble`: why the segment counts as interrupted.
         """
         self.series.trouble = trouble
+        self._is_interlude = at_ns is None or at_ns == BEFORE_ALL_NS
         self._guarded(lambda: self._finish(at_ns))
         self._is_stopping = True
         self._is_quiet = at_ns is None
