@@ -29,6 +29,7 @@ from roomtape_service.database.segments import SegmentRow
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.part import PART_BYTES, Part, part_bytes_for, parts_of, settled_parts
+from roomtape_service.storage.progress import UploadProgress
 from roomtape_service.storage.store import PartsMissing, SourceDamaged, Store, StoreRefused
 
 __all__ = ["Multiparts", "abort_begun"]
@@ -77,7 +78,7 @@ class Multiparts:
                 await self._leave(multipart)
                 raise
             del data
-        await self._keep_tag(multipart, number, tag)
+        await self._keep_tag(multipart, part, tag)
         return len(missing) > 1
 
     async def put(
@@ -128,7 +129,7 @@ class Multiparts:
         tags: dict[int, str] = {}
         digest = hashlib.sha256()
         slots = asyncio.Semaphore(parallel)
-
+        progress = UploadProgress(row)
         held: dict[int, tuple[int, int]] = {}
 
         async def send(part: Part, data: bytes, crc32: int) -> None:
@@ -136,7 +137,7 @@ class Multiparts:
             # The next part is read while the tag of this one becomes durable.
             del data
             release(part.number)
-            await self._keep_tag(multipart, part.number, tag)
+            await self._keep_tag(multipart, part, tag, progress)
             tags[part.number] = tag
 
         def release(number: int) -> None:
@@ -157,6 +158,7 @@ class Multiparts:
                         before = digest.copy()
                         if await asyncio.to_thread(_scan, file, part, digest) == known.crc32:
                             tags[part.number] = known.tag
+                            progress.known(part)
                             continue
                         _log.warning("part_differs", file_id=row.file_id, part=part.number)
                         digest = before
@@ -189,9 +191,13 @@ class Multiparts:
         await self._database.write(add_part)
         return await store.put_part(multipart.object_key, multipart.upload_id, part.number, data)
 
-    async def _keep_tag(self, multipart: MultipartRow, number: int, tag: str) -> None:
+    async def _keep_tag(
+        self, multipart: MultipartRow, part: Part, tag: str, progress: UploadProgress | None = None
+    ) -> None:
         async def set_tag(unit: UnitOfWork) -> None:
-            await multiparts.set_tag(unit.connection, multipart.multipart_id, number, tag)
+            if progress is not None:
+                await progress.sent(unit, part)
+            await multiparts.set_tag(unit.connection, multipart.multipart_id, part.number, tag)
 
         await self._database.write(set_tag)
 
