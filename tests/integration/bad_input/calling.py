@@ -55,7 +55,7 @@ def _is_of_the_library(error: aio.AioRpcError) -> bool:
 def request_of(rpc: str, app_id: str) -> tuple[Message, str]:
     """A request with nothing but an application, and the path of that field; no path where it has none."""
     request = message_of(method(rpc).input_type.full_name)()
-    for holders in ((), ("application",), ("open",)):
+    for holders in ((), ("application",), ("webhook",), ("open",)):
         target: object = request
         for holder in holders:
             target = getattr(target, holder, None)

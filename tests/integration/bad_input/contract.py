@@ -19,6 +19,7 @@ from roomtape.v1 import (
     ingest_pb2,
     room_pb2,
     task_pb2,
+    webhook_pb2,
 )
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
     "rpcs",
 ]
 
-_FILES = (application_pb2, event_pb2, file_pb2, ingest_pb2, room_pb2, task_pb2)
+_FILES = (application_pb2, event_pb2, file_pb2, ingest_pb2, room_pb2, task_pb2, webhook_pb2)
 _PROTO = Path(__file__).resolve().parents[3] / "proto" / "roomtape" / "v1"
 _PREFIX = "ERROR_REASON_"
 _COMMENTED = re.compile(r"((?:^[ ]*//.*\n)+)[ ]*(rpc (\w+)|ERROR_REASON_(\w+) =)", re.MULTILINE)

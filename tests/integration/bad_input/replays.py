@@ -13,6 +13,7 @@ from roomtape.v1 import (
     segment_pb2,
     storage_pb2,
     task_pb2,
+    webhook_pb2,
 )
 from tests.integration.bad_input.recorded import until_files
 from tests.integration.bad_input.world import World
@@ -23,6 +24,7 @@ __all__ = ["REPLAYS", "USER", "Replay", "assign"]
 
 USER = "guest"
 _SPEAKER = "speaker"
+_URL = "https://hooks.example.com/"
 
 _NO_STORE = storage_pb2.StorageSettings(
     object_store=storage_pb2.ObjectStore(
@@ -105,6 +107,20 @@ async def _waiting_file(world: World, app_id: str, _task_id: str) -> str:
     uploading = segment_pb2.SEGMENT_STATE_UPLOADING
     files = await until_files(world.client, stage.task_id, _SPEAKER, uploading, count=3, app_id=app_id)
     return files[0].file_id
+
+
+async def _webhook(world: World, app_id: str, _task_id: str) -> str:
+    """A webhook of the application."""
+    request = webhook_pb2.CreateWebhookRequest(webhook=webhook_pb2.Webhook(app_id=app_id, url=_URL))
+    return (await world.client.webhooks.CreateWebhook(request)).webhook.webhook_id
+
+
+async def _delete_webhooks(world: World, app_id: str, _task_id: str) -> None:
+    listed = await world.client.webhooks.ListWebhooks(webhook_pb2.ListWebhooksRequest(app_id=app_id))
+    for webhook in listed.webhooks:
+        await world.client.webhooks.DeleteWebhook(
+            webhook_pb2.DeleteWebhookRequest(app_id=app_id, webhook_id=webhook.webhook_id)
+        )
 
 
 async def _recorded(world: World, app_id: str) -> Sequence[segment_pb2.Segment]:
@@ -210,5 +226,40 @@ REPLAYS: Mapping[str, Replay] = {
         _set("first_segment_id", 1),
         _delete_segments,
         _recording,
+    ),
+    "WebhookService.CreateWebhook": Replay(
+        lambda app_id, _: webhook_pb2.CreateWebhookRequest(
+            webhook=webhook_pb2.Webhook(app_id=app_id, url=_URL)
+        ),
+        _set("webhook.url", _URL + "other"),
+        _delete_webhooks,
+    ),
+    "WebhookService.UpdateWebhook": Replay(
+        lambda app_id, webhook_id: webhook_pb2.UpdateWebhookRequest(
+            webhook=webhook_pb2.Webhook(app_id=app_id, webhook_id=webhook_id, display_name="second")
+        ),
+        _set("webhook.display_name", "other"),
+        _delete_webhooks,
+        _webhook,
+    ),
+    "WebhookService.DeleteWebhook": Replay(
+        lambda app_id, webhook_id: webhook_pb2.DeleteWebhookRequest(app_id=app_id, webhook_id=webhook_id),
+        _set("webhook_id", "another"),
+        _nothing,
+        _webhook,
+    ),
+    "WebhookService.RotateWebhookKey": Replay(
+        lambda app_id, webhook_id: webhook_pb2.RotateWebhookKeyRequest(app_id=app_id, webhook_id=webhook_id),
+        _set("webhook_id", "another"),
+        _delete_webhooks,
+        _webhook,
+    ),
+    "WebhookService.ResendWebhookDeliveries": Replay(
+        lambda app_id, webhook_id: webhook_pb2.ResendWebhookDeliveriesRequest(
+            app_id=app_id, webhook_id=webhook_id
+        ),
+        _set("webhook_id", "another"),
+        _delete_webhooks,
+        _webhook,
     ),
 }

@@ -2,7 +2,14 @@
 
 import pytest
 
-from tests.integration.bad_input import other_cases, recording_cases, room_cases, start_cases, watch_cases
+from tests.integration.bad_input import (
+    other_cases,
+    recording_cases,
+    room_cases,
+    start_cases,
+    watch_cases,
+    webhook_cases,
+)
 from tests.integration.bad_input.cases import Case
 from tests.integration.bad_input.world import World
 
@@ -14,6 +21,7 @@ CASES = (
     *room_cases.CASES,
     *other_cases.CASES,
     *watch_cases.CASES,
+    *webhook_cases.CASES,
 )
 
 

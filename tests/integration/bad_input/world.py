@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from roomtape.client import Client
-from roomtape.v1 import application_pb2, room_pb2, task_pb2
+from roomtape.v1 import application_pb2, event_pb2, room_pb2, task_pb2, webhook_pb2
 from tests.integration.bad_input.calling import call, refused
 from tests.integration.bad_input.refusals import Refused
 from tests.integration.bad_input.witness import Witness
@@ -34,6 +34,8 @@ class World:
     """Of a file of `app` that is still written."""
     recording_id: str
     """Of its recording."""
+    webhook_id: str
+    """Of a webhook of `app` that is disabled, and for which nothing is queued."""
 
     @property
     def room_id(self) -> str:
@@ -91,7 +93,31 @@ async def prepare(server: ServerProcess, client: Client, channel: aio.Channel, w
         task_pb2.DescribeRecordInfoRequest(app_id="app", task_id=witness.task_id)
     )
     growing = described.segments[0]
-    return World(server, client, channel, witness, ended, foreign, growing.file_id, growing.recording_id)
+    return World(
+        server,
+        client,
+        channel,
+        witness,
+        ended,
+        foreign,
+        growing.file_id,
+        growing.recording_id,
+        await _webhook(client, "app"),
+    )
+
+
+async def _webhook(client: Client, app_id: str) -> str:
+    listed = await client.webhooks.ListWebhooks(webhook_pb2.ListWebhooksRequest(app_id=app_id))
+    if listed.webhooks:
+        return listed.webhooks[0].webhook_id
+    webhook = webhook_pb2.Webhook(
+        app_id=app_id,
+        url="https://hooks.example.com/",
+        filter=event_pb2.EventFilter(room_ids=["of-nobody"]),
+        enabled=False,
+    )
+    created = await client.webhooks.CreateWebhook(webhook_pb2.CreateWebhookRequest(webhook=webhook))
+    return created.webhook.webhook_id
 
 
 async def _start(client: Client, app_id: str, room_id: str) -> str:
