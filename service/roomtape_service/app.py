@@ -381,6 +381,7 @@ class Node:
         self._uploads.settings_changed()
         self._manifests.wake()
         self._removals.retry_now()
+        self._joins.retry_now()
         self._expiring_credentials.wake()
 
     async def _check_spool(self) -> None:

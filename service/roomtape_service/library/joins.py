@@ -3,26 +3,24 @@
 1. What is to make stands in the database alone: rows in state RECORDING. One at a time, by a process of its own.
 2. A file that is whole becomes SPOOLED, and is uploaded as any other. After a crash before, it is made from scratch.
 3. A store that does not give its segments is asked again for ever, other orders meanwhile. A segment that is not what
-   was recorded, or that was deleted, ends the order: its file is LOST.
+   was recorded, that was deleted, or that lies in an archive, ends the order: its file is LOST.
 """
 
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import event_pb2, media_pb2, segment_pb2, task_pb2
 from roomtape_service import failpoints
 from roomtape_service.clock import NANOSECONDS, Clock
-from roomtape_service.database import applications
 from roomtape_service.database.database import Database
 from roomtape_service.database.joined import complete_joined, spooled_joins, unfinished_joins
 from roomtape_service.database.segments import (
@@ -40,16 +38,13 @@ from roomtape_service.events.build import segment_event
 from roomtape_service.ids import Ids
 from roomtape_service.library.join_plan import JoinPlan, NotJoinableError, plan_join
 from roomtape_service.library.join_process import JoinProcessLost, run_join
+from roomtape_service.library.join_sources import JoinLost, JoinSources
 from roomtape_service.recording.joining.job import JoinFailure, JoinFault, JoinJob, JoinResult, JoinSource
 from roomtape_service.recording.vocabulary import Container
 from roomtape_service.rules.naming import EXTENSIONS
 from roomtape_service.storage.lane import wait_seconds
-from roomtape_service.storage.secrets import SecretKeyError
 from roomtape_service.storage.store import (
-    ObjectMissing,
-    Store,
     StoreError,
-    StoreRefused,
     StoreUnavailable,
 )
 from roomtape_service.storage.stores import Stores
@@ -60,7 +55,6 @@ JOINED_NAME: Final = ".joined"
 """The folder of the spool in which files are made; no worker's, so recovery passes it over."""
 
 _FOLDER_MODE = 0o750
-_READ_BYTES = 4 << 20
 _LOOK_SECONDS = 10.0
 _CONTAINERS = {
     media_pb2.CONTAINER_MP3: Container.MP3,
@@ -69,14 +63,6 @@ _CONTAINERS = {
 }
 
 _log = structlog.get_logger(__name__)
-
-
-class _Lost(Exception):
-    """The file can never be made: the error code of the event, and why."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +91,7 @@ class Joins:
     ) -> None:
         """`has_room`: whether the spool may take a file of so many bytes now."""
         self._database = database
-        self._stores = stores
+        self._sources = JoinSources(database, stores)
         self._folder = spool_root / JOINED_NAME
         self._clock = clock
         self._ids = ids
@@ -123,13 +109,16 @@ class Joins:
     async def run(self) -> None:
         """Makes files until `aclose`; returns then."""
         self._runner = asyncio.current_task()
+        is_clean = False
         try:
-            await self._clean()
             while not self._is_closing:
                 self._wake.clear()
                 try:
+                    if not is_clean:
+                        await self._clean()
+                        is_clean = True
                     seconds = await self._make_due()
-                except (SQLAlchemyError, OSError):
+                except Exception:
                     _log.exception("joins_not_read")
                     seconds = _LOOK_SECONDS
                 with suppress(TimeoutError):
@@ -144,6 +133,11 @@ class Joins:
         """There may be an order."""
         self._wake.set()
 
+    def retry_now(self) -> None:
+        """What failed is due: the settings of an application changed."""
+        self._next_ns.clear()
+        self._wake.set()
+
     async def mend(self, row: SegmentRow) -> bool:
         """Upload found a file that was made to be another than it was, or gone: it is LOST, and may be ordered again.
 
@@ -154,7 +148,7 @@ class Joins:
         if await asyncio.to_thread(_sha256, path) == row.sha256:
             return False
         await self._lose(
-            row, _Lost("SourceDamaged", f"{path} is gone, or not what was made. Order it again.")
+            row, JoinLost("SourceDamaged", f"{path} is gone, or not what was made. Order it again.")
         )
         await asyncio.to_thread(_remove, path)
         return True
@@ -204,30 +198,32 @@ class Joins:
 
     async def _make(self, row: SegmentRow) -> None:
         path = self._folder / f"{row.file_id}-{self._ids.token()}.{EXTENSIONS[_container(row)]}"
+        is_kept = False
         try:
             plan = await self._plan(row)
             job = await self._job(row, plan, path)
-            async with aclosing(self._bytes(plan)) as sources:
+            async with aclosing(self._sources.bytes(plan)) as sources:
                 answer = await run_join(job, sources)
             if isinstance(answer, JoinFailure):
                 raise _error_of(answer, plan)
-            if await self._complete(row, plan, path, answer):
+            # A commit that failed may be there all the same: then the row names the file. The next start knows.
+            is_kept = True
+            is_kept = await self._complete(row, plan, path, answer)
+            if is_kept:
                 _log.info("segments_joined", app_id=row.app_id, file_id=row.file_id, segments=row.joined)
                 self._failures.pop(row.file_id, None)
                 self._made += 1
                 self._on_spooled()
-                return
-        except _Lost as error:
+        except JoinLost as error:
             await self._lose(row, error)
         except (StoreError, JoinProcessLost) as error:
             self._delay(row, error)
-        except asyncio.CancelledError:
-            await asyncio.to_thread(_remove, path)
-            raise
         except Exception as error:
             _log.exception("join_failed", app_id=row.app_id, file_id=row.file_id)
             self._delay(row, error)
-        await asyncio.to_thread(_remove, path)
+        finally:
+            if not is_kept:
+                await asyncio.to_thread(_remove, path)
 
     async def _plan(self, row: SegmentRow) -> JoinPlan:
         async def read(connection: AsyncConnection) -> Sequence[SegmentRow]:
@@ -238,7 +234,7 @@ class Joins:
         try:
             return plan_join([each for each in rows if each.container == row.container], row.segment_id, last)
         except NotJoinableError as error:
-            raise _Lost("SegmentsNotJoinable", str(error)) from error
+            raise JoinLost("SegmentsNotJoinable", str(error)) from error
 
     async def _job(self, row: SegmentRow, plan: JoinPlan, path: Path) -> JoinJob:
         task = await self._database.read(lambda connection: find_task(connection, row.app_id, row.task_id))
@@ -260,37 +256,6 @@ class Joins:
                 for segment, start in zip(plan.segments, plan.starts, strict=True)
             ),
         )
-
-    async def _bytes(self, plan: JoinPlan) -> AsyncGenerator[bytes, None]:
-        for segment in plan.segments:
-            store = await self._store(segment)
-            at = 0
-            while at < segment.size_bytes:
-                try:
-                    data = await store.read(segment.object_key, at, min(_READ_BYTES, segment.size_bytes - at))
-                except ObjectMissing as error:
-                    raise _Lost(error.code, f"Segment {segment.segment_id}: {error.message}") from error
-                if not data:
-                    raise _Lost(
-                        "SizeDiffers",
-                        f"The store has {at} bytes of segment {segment.segment_id} and no more.",
-                    )
-                at += len(data)
-                yield data
-
-    async def _store(self, segment: SegmentRow) -> Store:
-        application = await self._database.read(
-            lambda connection: applications.get(connection, segment.app_id)
-        )
-        try:
-            store = self._stores.of_file(application, segment.store)
-        except SecretKeyError as error:
-            raise StoreRefused("CredentialsUnreadable", str(error)) from error
-        if store is None:
-            raise StoreRefused(
-                "StoreLeft", f"The settings of the application lead no more to {segment.store}."
-            )
-        return store
 
     async def _complete(self, row: SegmentRow, plan: JoinPlan, path: Path, answer: JoinResult) -> bool:
         first, last = plan.segments[0], plan.segments[-1]
@@ -315,7 +280,7 @@ class Joins:
 
         return await self._database.write(complete)
 
-    async def _lose(self, row: SegmentRow, error: _Lost) -> None:
+    async def _lose(self, row: SegmentRow, error: JoinLost) -> None:
         self._failures.pop(row.file_id, None)
         _log.error("join_given_up", app_id=row.app_id, file_id=row.file_id, code=error.code, error=str(error))
 
@@ -364,7 +329,7 @@ def _error_of(failure: JoinFailure, plan: JoinPlan) -> Exception:
     if failure.fault is JoinFault.DISK:
         return StoreUnavailable("SpoolUnwritable", failure.message)
     segment = plan.segments[failure.source]
-    return _Lost("SourceDiffers", f"Segment {segment.segment_id} in {segment.store}: {failure.message}.")
+    return JoinLost("SourceDiffers", f"Segment {segment.segment_id} in {segment.store}: {failure.message}.")
 
 
 def _statistics(rows: Sequence[SegmentRow]) -> segment_pb2.FrameStatistics:

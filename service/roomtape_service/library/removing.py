@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape_service.clock import NANOSECONDS, Clock

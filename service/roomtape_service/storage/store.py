@@ -75,6 +75,10 @@ class StoreRefused(StoreError):
     """The same call fails until somebody changes the settings or the account."""
 
 
+class ObjectArchived(StoreRefused):
+    """The object can't be read before somebody restores it: its storage class is one of an archive."""
+
+
 class AddressRefused(StoreRefused):
     """Region, endpoint or addressing style is not the bucket's."""
 
@@ -192,7 +196,10 @@ class Store(Protocol):
         ...
 
     async def read(self, key: str, start: int, length: int) -> bytes:
-        """`length` bytes from byte `start`, fewer at the object's end. Raises ObjectMissing."""
+        """`length` bytes from byte `start`, fewer at the object's end.
+
+        Raises ObjectMissing, ObjectArchived.
+        """
         ...
 
     async def delete(self, key: str) -> None:

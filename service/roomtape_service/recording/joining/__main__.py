@@ -6,11 +6,10 @@ It gives way to whatever records. When its node is gone, its input ends, and so 
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from roomtape_service.recording.containers.mp3 import MP3_DELAY
 from roomtape_service.recording.joining.job import (
     JoinFailure,
     JoinFault,
@@ -18,7 +17,6 @@ from roomtape_service.recording.joining.job import (
     JoinResult,
     encode_line,
 )
-from roomtape_service.recording.joining.mp3 import join_mp3
 from roomtape_service.recording.joining.ogg import join_ogg
 from roomtape_service.recording.joining.source import Source, SourceDiffers, sources_of
 from roomtape_service.recording.joining.wav import join_wav
@@ -29,12 +27,6 @@ __all__ = ["join", "main"]
 _NICENESS = 15
 _CHUNK_BYTES = 1 << 20
 
-_JOINERS: Mapping[Container, Callable[[JoinJob, Iterable[Source]], int]] = {
-    Container.MP3: join_mp3,
-    Container.OGG: join_ogg,
-    Container.WAV: join_wav,
-}
-
 
 def join(job: JoinJob, stream: BinaryIO) -> JoinResult | JoinFailure:
     """Makes the file of a job out of the sources that come by `stream`. Raises EOFError when they do not.
@@ -43,16 +35,32 @@ def join(job: JoinJob, stream: BinaryIO) -> JoinResult | JoinFailure:
     """
     path = Path(job.path)
     try:
-        samples = _JOINERS[job.container](job, sources_of(stream, job.sources))
+        samples, delay = _join(job, sources_of(stream, job.sources))
         with path.open("rb") as file:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256")
-        delay = MP3_DELAY if job.container is Container.MP3 else 0
         return JoinResult(path.stat().st_size, digest.hexdigest(), samples, delay)
     except SourceDiffers as error:
         return JoinFailure(JoinFault.SOURCE_DIFFERS, str(error), error.index)
     except OSError as error:
         return JoinFailure(JoinFault.DISK, f"{error.filename or path}: {error.strerror or error}")
+
+
+def _join(job: JoinJob, sources: Iterable[Source]) -> tuple[int, int]:
+    """Makes the file; what it plays, and the delay of its encoder, in samples."""
+    match job.container:
+        case Container.WAV:
+            return join_wav(job, sources), 0
+        case Container.OGG:
+            return join_ogg(job, sources), 0
+        case Container.MP3:
+            # Decoder and encoder are most of what a process needs to start, and only this one makes use of them.
+            from roomtape_service.recording.containers.mp3 import MP3_DELAY
+            from roomtape_service.recording.joining.mp3 import join_mp3
+
+            return join_mp3(job, sources), MP3_DELAY
+        case _:
+            raise ValueError(f"{job.container} can't be joined")
 
 
 def main() -> int:
