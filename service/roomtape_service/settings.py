@@ -55,7 +55,7 @@ _MAX_SOCKET_BYTES = 103
 CONFIG_VARIABLE = "ROOMTAPE_CONFIG"
 
 # Read by the commands that call a server; not ours to refuse.
-CLIENT_VARIABLES = frozenset({"ROOMTAPE_SERVER", "ROOMTAPE_API_KEY", "ROOMTAPE_APP"})
+CLIENT_VARIABLES = frozenset({"ROOMTAPE_SERVER", "ROOMTAPE_API_KEY", "ROOMTAPE_APP", "ROOMTAPE_WEBHOOK_KEY"})
 
 
 class SettingsError(Exception):

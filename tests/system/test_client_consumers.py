@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import webhook_requests
 from tests.support.server import ServerProcess, running_server
 
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
 CONSUMER = ROOT / "tests" / "client" / "consumer.py"
+WEBHOOK_CONSUMER = ROOT / "tests" / "client" / "webhook_consumer.py"
 BIN = Path(sys.executable).parent
 
 
@@ -64,10 +66,11 @@ async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
         yield server
 
 
-def test_a_consumer_passes_mypy(installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("consumer", [CONSUMER, WEBHOOK_CONSUMER], ids=lambda path: path.stem)
+def test_a_consumer_passes_mypy(installed: Path, tmp_path: Path, consumer: Path) -> None:
     config = tmp_path / "mypy.ini"
     config.write_text(f"[mypy]\nmypy_path = {installed}\n")
-    program = shutil.copy(CONSUMER, tmp_path)
+    program = shutil.copy(consumer, tmp_path)
     _run(
         str(BIN / "mypy"),
         "--strict",
@@ -81,8 +84,9 @@ def test_a_consumer_passes_mypy(installed: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_consumer_passes_pyright(installed: Path, tmp_path: Path) -> None:
-    program = shutil.copy(CONSUMER, tmp_path)
+@pytest.mark.parametrize("consumer", [CONSUMER, WEBHOOK_CONSUMER], ids=lambda path: path.stem)
+def test_a_consumer_passes_pyright(installed: Path, tmp_path: Path, consumer: Path) -> None:
+    program = shutil.copy(consumer, tmp_path)
     settings = {
         "typeCheckingMode": "strict",
         "include": [str(program)],
@@ -119,6 +123,29 @@ async def test_it_runs(server: ServerProcess, runtime: str, request: pytest.Fixt
     assert one["events"][-1] == "EVENT_TYPE_TASK_FILES_COMPLETE"
     assert report["threads"]["missing"] == "ERROR_REASON_ROOM_NOT_FOUND"
     assert report["threads"]["events"][-1] == "EVENT_TYPE_TASK_FILES_COMPLETE"
+
+
+@pytest.mark.parametrize("runtime", ["oldest", "newest"])
+def test_it_verifies_webhooks(runtime: str, request: pytest.FixtureRequest) -> None:
+    python = sys.executable if runtime == "newest" else str(request.getfixturevalue("oldest"))
+    genuine = webhook_requests.request(webhook_requests.event())
+    other = webhook_requests.request(webhook_requests.event(), webhook_requests.OTHER_KEY, webhook_id="other")
+    lines = [
+        json.dumps({"headers": dict(each.headers), "body": each.body.decode()})
+        for each in (genuine, other, genuine)
+    ]
+    done = subprocess.run(
+        [python, "-W", "error", str(WEBHOOK_CONSUMER), webhook_requests.KEY],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "told": ["EVENT_TYPE_PARTICIPANT_JOINED", "forged", "EVENT_TYPE_PARTICIPANT_JOINED"],
+        "statuses": [204, 401, 204],
+        "rooms": [webhook_requests.event().room_id],
+    }
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:
