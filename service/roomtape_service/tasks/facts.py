@@ -32,6 +32,7 @@ from roomtape_service.tasks.recovered import RecoveredFacts, spool_records
 from roomtape_service.tasks.segments import SegmentFacts
 from roomtape_service.tasks.task import task_proto
 from roomtape_service.tasks.telling import tell_gap, tell_interruption
+from roomtape_service.tasks.warnings import PacedWarning, WarningPace
 
 __all__ = ["Facts", "OnGrown"]
 
@@ -107,6 +108,7 @@ class Facts:
         self._on_spooled = on_spooled
         self._spool_root = spool_root
         self._found = RecoveredFacts(segments, spool_root)
+        self._pace = WarningPace()
         self._waiting: dict[str, deque[_Fact]] = {}
         self._draining: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -227,7 +229,7 @@ class Facts:
             case protocol.Gap():
                 await self._write("gap", lambda uow: self._gap(uow, fact))
             case protocol.Warning() | protocol.RecordingFailed():
-                await self._write("warning", lambda uow: self._warning(uow, fact))
+                await self._store_warning(fact)
             case _Found():
                 await self._store_found(fact)
             case _Searched(recording_id, folder, living):
@@ -251,16 +253,20 @@ class Facts:
 
     async def _store_found(self, fact: _Found) -> None:
         segment, fault = fact.segment, ""
+        paced = PacedWarning(self._pace)
 
         async def work(uow: UnitOfWork) -> None:
             nonlocal fault
             fault, is_news = await self._found.segment(uow, segment, fact.cause)
             if is_news and fact.cause == event_pb2.INTERRUPTION_CAUSE_WORKER_LOST:
-                await self._warning(
-                    uow, protocol.Warning(segment.recording_id, _WORKER_LOST, _WORKER_LOST_MESSAGE)
-                )
+                lost = protocol.Warning(segment.recording_id, _WORKER_LOST, _WORKER_LOST_MESSAGE)
+                await self._warning(uow, lost, paced)
 
-        await self._write("recovered", work)
+        try:
+            await self._write("recovered", work)
+        except BaseException:
+            paced.failed()
+            raise
         if fault:
             for path in segment.paths:
                 await asyncio.to_thread(set_aside, self._spool_root, path, fault)
@@ -285,11 +291,25 @@ class Facts:
             gap = GapRow(task.task_id, fact.recording_id, fact.user_id, fact.from_ns, fact.to_ns, reason)
             await tell_gap(uow, task, gap)
 
-    async def _warning(self, uow: UnitOfWork, fact: protocol.Warning | protocol.RecordingFailed) -> None:
+    async def _store_warning(self, fact: protocol.Warning | protocol.RecordingFailed) -> None:
+        paced = PacedWarning(self._pace)
+        try:
+            await self._write("warning", lambda uow: self._warning(uow, fact, paced))
+        except BaseException:
+            paced.failed()
+            raise
+
+    async def _warning(
+        self, uow: UnitOfWork, fact: protocol.Warning | protocol.RecordingFailed, paced: PacedWarning
+    ) -> None:
         task = await self._task(uow, fact.recording_id or "")
-        if task is not None:
-            reason = error_pb2.ErrorReason.Value(f"ERROR_REASON_{fact.reason}")
-            await uow.append(warning_event(task, reason, fact.message, recording_id=fact.recording_id or ""))
+        if task is None:
+            return
+        reason = error_pb2.ErrorReason.Value(f"ERROR_REASON_{fact.reason}")
+        if count := paced.count(task.task_id, reason, uow.now_ns):
+            event = warning_event(task, reason, fact.message, recording_id=fact.recording_id or "")
+            event.warning.count = count
+            await uow.append(event)
 
     async def _task(self, uow: UnitOfWork, recording_id: str) -> task_pb2.Task | None:
         recording = await recording_rows.find_recording(uow.connection, recording_id)

@@ -996,8 +996,8 @@ class WarningDetail(_message.Message):
     user_id: _builtins.str
     """The user, where it is about one."""
     count: _builtins.int
-    """How many like it (same task, reason, recording and user) there were since the last one that was sent, itself
-    included: of these only one a minute is sent. 0 means 1.
+    """For how many of this task and reason it stands: of those that come of all recordings at once (SPOOL_FULL,
+    SPOOL_UNWRITABLE, WORKER_LOST) one a minute is sent, and counts those since the one before and itself. 0 means 1.
     """
     def __init__(
         self,
