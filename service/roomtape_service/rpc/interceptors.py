@@ -24,13 +24,14 @@ from grpc import aio
 
 from roomtape.v1 import error_pb2
 from roomtape_service.clock import NANOSECONDS, Clock
+from roomtape_service.database.errors import is_full
 from roomtape_service.errors import CODES, FieldViolation, Refusal, reason_name
 from roomtape_service.ids import Ids
 from roomtape_service.observability.context import request_id as logged_request_id
 from roomtape_service.rpc.call import EVERY_APPLICATION, Call, authorize, current_call
 from roomtape_service.rpc.keys import ApiKeys
 from roomtape_service.rpc.rates import RateLimit
-from roomtape_service.rpc.status import REQUEST_ID_KEY, internal, to_status, trailers
+from roomtape_service.rpc.status import REQUEST_ID_KEY, database_full, internal, to_status, trailers
 
 __all__ = ["MAX_MESSAGE_BYTES", "Context", "Interceptor"]
 
@@ -229,6 +230,8 @@ class Interceptor:
     async def _refuse(self, error: BaseException, call: Call, context: Context) -> NoReturn:
         if isinstance(error, Refusal) and error.reason in CODES:
             refusal = error
+        elif is_full(error):
+            refusal = database_full()
         else:
             refusal, call.cause = internal(call.request_id), error
         call.code, call.reason = refusal.code, reason_name(refusal.reason)

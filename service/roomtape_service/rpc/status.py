@@ -15,7 +15,15 @@ from google.rpc import error_details_pb2, status_pb2
 from roomtape.v1 import error_pb2
 from roomtape_service.errors import DOMAIN, FieldViolation, Refusal, reason_name
 
-__all__ = ["DETAILS_KEY", "MAX_DETAILS_BYTES", "REQUEST_ID_KEY", "internal", "to_status", "trailers"]
+__all__ = [
+    "DETAILS_KEY",
+    "MAX_DETAILS_BYTES",
+    "REQUEST_ID_KEY",
+    "database_full",
+    "internal",
+    "to_status",
+    "trailers",
+]
 
 REQUEST_ID_KEY = "x-request-id"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -28,6 +36,9 @@ MAX_METADATA_VALUE_BYTES = 256
 MAX_DESCRIPTION_BYTES = 256
 # Who sends more mistakes than this learns of the next ones after mending these.
 MAX_FIELDS = 32
+
+# Room comes from uploads, or by an operator's hand.
+_ROOM_SECONDS = 30.0
 
 _NANOSECONDS = 1_000_000_000
 
@@ -71,6 +82,16 @@ def internal(request_id: str) -> Refusal:
         error_pb2.ERROR_REASON_INTERNAL,
         f"The server failed; its log has the cause under request id {request_id}.",
         metadata={"requestId": request_id},
+    )
+
+
+def database_full() -> Refusal:
+    """What a caller hears of a database without room."""
+    return Refusal(
+        error_pb2.ERROR_REASON_DATABASE_FULL,
+        "The disk of the server's database is full, and nothing was changed. The server's operator must make room; "
+        "then the same request works.",
+        retry_after_seconds=_ROOM_SECONDS,
     )
 
 

@@ -86,6 +86,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the spool is nearly full; no task is started before uploads have made room. In WARNING events:
     the disk is full and nothing is recorded before there is room.
     """
+    ERROR_REASON_DATABASE_FULL: _ErrorReason.ValueType  # 51
+    """RESOURCE_EXHAUSTED: the disk of the server's database is full. Nothing was changed; the same request may be made
+    again.
+    """
     ERROR_REASON_PUBLISH_NOT_OPENED: _ErrorReason.ValueType  # 60
     """INVALID_ARGUMENT: the first message of a Publish stream must be `open`, and only the first."""
     ERROR_REASON_ALREADY_PUBLISHING: _ErrorReason.ValueType  # 61
@@ -236,6 +240,10 @@ ERROR_REASON_NO_CAPACITY: ErrorReason.ValueType  # 49
 ERROR_REASON_SPOOL_FULL: ErrorReason.ValueType  # 50
 """RESOURCE_EXHAUSTED: the spool is nearly full; no task is started before uploads have made room. In WARNING events:
 the disk is full and nothing is recorded before there is room.
+"""
+ERROR_REASON_DATABASE_FULL: ErrorReason.ValueType  # 51
+"""RESOURCE_EXHAUSTED: the disk of the server's database is full. Nothing was changed; the same request may be made
+again.
 """
 ERROR_REASON_PUBLISH_NOT_OPENED: ErrorReason.ValueType  # 60
 """INVALID_ARGUMENT: the first message of a Publish stream must be `open`, and only the first."""
