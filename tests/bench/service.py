@@ -76,6 +76,11 @@ class Service:
         )
 
     @property
+    def database_file(self) -> Path:
+        """Where its state is; a log may be put there before it runs."""
+        return self._folder / "roomtape.db"
+
+    @property
     def settings_file(self) -> Path:
         """The settings that the node was started with."""
         return self._folder / "run" / "settings.json"

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roomtape.v1 import error_pb2, event_pb2
+from roomtape.v1 import error_pb2, event_pb2, task_pb2
 from roomtape_service.clock import ManualClock
 from roomtape_service.database import Database, UnitOfWork, requests
+from roomtape_service.database.events import LoggedRow
 from roomtape_service.errors import Refusal
 from roomtape_service.events import token
 from roomtape_service.events.cursor import Cursor
@@ -146,7 +147,7 @@ async def test_a_cursor_that_read_ahead_of_memory_gets_nothing_twice() -> None:
 
 async def test_a_hole_in_memory_is_read_from_the_database() -> None:
     tail = Tail(APP, EPOCH, capacity=4)
-    tail.fill([numbered(1)], head=1, compacted=0)
+    tail.fill([row_of(numbered(1))], head=1, compacted=0)
 
     async def read(cursor: Cursor, tail: Tail) -> Sequence[LoggedEvent]:
         raise AssertionError
@@ -179,6 +180,37 @@ async def test_commits_of_which_nobody_told_are_found(database: Database, log: E
     await quick.aclose()
 
 
+def row_of(event: event_pb2.Event) -> LoggedRow:
+    payload = event.SerializeToString()
+    return LoggedRow(event.sequence, event.task_id, event.room_id, event.type, payload)
+
+
+@pytest.mark.parametrize("size", [1, 100, 127, 128, 16_000, 17_000, 3_000_000])
+def test_an_event_is_the_same_from_memory_and_from_the_database(size: int) -> None:
+    event = numbered(7)
+    event.warning.message = "x" * size
+    response = event_pb2.WatchEventsResponse(resume_token=token.encode(EPOCH, APP, 7), event=event)
+    logged = LoggedEvent.of(event, EPOCH)
+    assert logged == LoggedEvent.stored(row_of(event), APP, EPOCH)
+    assert logged.response == response.SerializeToString()
+    assert logged.event == event
+
+
+def test_the_events_that_end_a_task_are_known_from_memory_and_from_the_database() -> None:
+    failed = event_pb2.TaskDetail(task=task_pb2.Task(state=task_pb2.TASK_STATE_FAILED))
+    stopped = event_pb2.TaskDetail(task=task_pb2.Task(state=task_pb2.TASK_STATE_FINALIZING))
+    changed, complete = event_pb2.EVENT_TYPE_TASK_STATE_CHANGED, event_pb2.EVENT_TYPE_TASK_FILES_COMPLETE
+    for event_type, detail, ends in (
+        (changed, failed, True),
+        (changed, stopped, False),
+        (complete, stopped, True),
+        (event_pb2.EVENT_TYPE_TASK_STOPPED, stopped, False),
+    ):
+        event = event_pb2.Event(sequence=1, app_id=APP, task_id="1", type=event_type, task=detail)
+        assert LoggedEvent.of(event, EPOCH).ends_task == ends
+        assert LoggedEvent.stored(row_of(event), APP, EPOCH).ends_task == ends
+
+
 def numbered(sequence: int) -> event_pb2.Event:
     event = warning(str(sequence))
     event.sequence = sequence
@@ -188,7 +220,7 @@ def numbered(sequence: int) -> event_pb2.Event:
 async def test_commits_while_a_log_is_first_read_are_not_lost() -> None:
     tail = Tail(APP, EPOCH, capacity=4)
     tail.extend([numbered(2), numbered(3), numbered(4)])
-    tail.fill([numbered(1), numbered(2)], head=2, compacted=0)
+    tail.fill([row_of(numbered(1)), row_of(numbered(2))], head=2, compacted=0)
     assert [event.sequence for event in tail.after(0, 10) or ()] == [1, 2, 3, 4]
 
 

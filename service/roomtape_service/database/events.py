@@ -2,19 +2,30 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roomtape.v1 import error_pb2, event_pb2, task_pb2
+from roomtape.v1 import error_pb2, task_pb2
 from roomtape_service.database.labels import tasks_labelled
 from roomtape_service.database.tables import applications, events, tasks
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.errors import Refusal
 
-__all__ = ["Bounds", "after", "bounds", "compact", "expired_through", "heads", "task_ends"]
+__all__ = ["Bounds", "LoggedRow", "after", "bounds", "compact", "expired_through", "heads", "task_ends"]
 
 _ENDED = (task_pb2.TASK_STATE_COMPLETED, task_pb2.TASK_STATE_FAILED)
+
+
+class LoggedRow(NamedTuple):
+    """An event as it is stored; `payload` is the serialized Event."""
+
+    sequence: int
+    task_id: str
+    room_id: str
+    type: int
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ async def after(
     room_ids: frozenset[str] = frozenset(),
     types: frozenset[int] = frozenset(),
     labels: Mapping[str, str] | None = None,
-) -> Sequence[event_pb2.Event]:
+) -> Sequence[LoggedRow]:
     """The first `limit` events after `sequence` that meet every condition which is not empty."""
     conditions: list[ColumnElement[bool]] = [events.c.app_id == app_id, events.c.sequence > sequence]
     if task_ids:
@@ -67,8 +78,9 @@ async def after(
     conditions += [
         events.c.task_id.in_(tasks_labelled(app_id, key, value)) for key, value in (labels or {}).items()
     ]
-    query = select(events.c.payload).where(*conditions).order_by(events.c.sequence).limit(limit)
-    return [event_pb2.Event.FromString(payload) for payload in await connection.scalars(query)]
+    query = select(*(events.c[name] for name in LoggedRow._fields)).where(*conditions)
+    rows = await connection.execute(query.order_by(events.c.sequence).limit(limit))
+    return [LoggedRow(*row) for row in rows]
 
 
 async def task_ends(

@@ -171,12 +171,12 @@ class EventLog:
         async with tail.loading:
             if tail.loaded:
                 return
-            ends, events = await self._database.read(lambda connection: self._newest(connection, tail.app_id))
-            tail.fill(events, ends.head, ends.compacted)
+            ends, rows = await self._database.read(lambda connection: self._newest(connection, tail.app_id))
+            tail.fill(rows, ends.head, ends.compacted)
 
     async def _newest(
         self, connection: AsyncConnection, app_id: str
-    ) -> tuple[event_rows.Bounds, Sequence[event_pb2.Event]]:
+    ) -> tuple[event_rows.Bounds, Sequence[event_rows.LoggedRow]]:
         ends = await event_rows.bounds(connection, app_id)
         count = min(_FIRST_EVENTS, self._tail_events)
         first = max(ends.compacted, ends.head - count)
@@ -198,7 +198,9 @@ class EventLog:
             raise self._compacted(tail.app_id, place.sequence, ends.compacted)
 
     async def _read(self, cursor: Cursor, tail: Tail) -> Sequence[LoggedEvent]:
-        async def read(connection: AsyncConnection) -> tuple[event_rows.Bounds, Sequence[event_pb2.Event]]:
+        async def read(
+            connection: AsyncConnection,
+        ) -> tuple[event_rows.Bounds, Sequence[event_rows.LoggedRow]]:
             return await event_rows.bounds(connection, tail.app_id), await event_rows.after(
                 connection,
                 tail.app_id,
@@ -211,12 +213,13 @@ class EventLog:
             )
 
         async with self._reads:
-            ends, events = await self._database.scan(read)
+            ends, rows = await self._database.scan(read)
         if cursor.position < ends.compacted:
             raise self._compacted(tail.app_id, cursor.position, ends.compacted)
         # Fewer than asked for: what follows them in the snapshot does not match.
-        cursor.position = events[-1].sequence if len(events) == BATCH_EVENTS else ends.head
-        return [LoggedEvent.of(event, self._database.epoch) for event in events]
+        cursor.position = rows[-1].sequence if len(rows) == BATCH_EVENTS else ends.head
+        epoch = self._database.epoch
+        return [LoggedEvent.stored(row, tail.app_id, epoch) for row in rows]
 
     def _compacted(self, app_id: str, sequence: int, compacted: int) -> Refusal:
         return self._refusal(
