@@ -12,7 +12,7 @@ from roomtape_service.database.gaps import gaps_of_task
 from roomtape_service.database.recordings import RecordingRow, insert_recording
 from roomtape_service.database.segments import SegmentRow, segments_of_recording
 from roomtape_service.ids import CountedIds
-from roomtape_service.recording.protocol import Container, FrameStatistics, RecordingKind, Resume, TrackCodec
+from roomtape_service.recording.protocol import Container, FrameStatistics, RecordingKind, Resume
 from roomtape_service.recording.segment import SegmentWriter
 from roomtape_service.spool.generation import LOCK_NAME
 from roomtape_service.spool.journal import JournalHeader, MediaFile
@@ -62,7 +62,7 @@ class Complete:
                 MediaFile(Container.MP3, self.wav.with_suffix(".mp3").name),
             ),
         )
-        writer = SegmentWriter(self.folder, header, TrackCodec.PCM_S16LE, waits_for_disk=False)
+        writer = SegmentWriter(self.folder, header, waits_for_disk=False)
         signal = noise(FRAMES * 0.02)
         for index in range(FRAMES):
             writer.add_frame(signal[index * FRAME : (index + 1) * FRAME].tobytes(), FRAME, None, FRAME)

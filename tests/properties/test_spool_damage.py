@@ -45,13 +45,14 @@ def header(recording_id: str, segment: int, containers: Sequence[Container]) -> 
         sample_rate=48_000,
         channels=1,
         bitrate=64_000,
+        codec=TrackCodec.OPUS,
         files=tuple(MediaFile(each, f"{recording_id}-{segment:06d}.{each.lower()}") for each in containers),
     )
 
 
 def write(folder: Path, facts: JournalHeader, *, is_last: bool) -> None:
     """A segment whose worker died, with a checkpoint every 100 ms."""
-    writer = SegmentWriter(folder, facts, TrackCodec.OPUS, waits_for_disk=False)
+    writer = SegmentWriter(folder, facts, waits_for_disk=False)
     for index, packet in enumerate(opus_packets(SIGNAL)[:FRAMES]):
         writer.add_frame(SIGNAL[index * FRAME : (index + 1) * FRAME].tobytes(), FRAME, packet, FRAME)
         is_end = index == FRAMES - 1

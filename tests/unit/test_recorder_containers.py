@@ -235,14 +235,18 @@ def test_wav_is_the_samples(tmp_path: Path, channels: int) -> None:
 
 def test_the_table_has_what_the_contract_allows_and_nothing_else() -> None:
     methods = {(codec, container): row.method for (codec, container), row in PAIRS.items()}
-    assert methods == {
-        (TrackCodec.OPUS, Container.MP3): Method.ENCODE,
-        (TrackCodec.OPUS, Container.OGG): Method.PASS,
-        (TrackCodec.OPUS, Container.WAV): Method.DECODE,
-        (TrackCodec.PCM_S16LE, Container.MP3): Method.ENCODE,
-        (TrackCodec.PCM_S16LE, Container.WAV): Method.PASS,
+    encoded = {each: Method.ENCODE for each in (Container.MP3, Container.AAC, Container.M4A)}
+    decoded = {**encoded, Container.WAV: Method.DECODE}
+    passed = {Container.AAC: Method.PASS, Container.M4A: Method.PASS}
+    wanted = {
+        TrackCodec.OPUS: {**decoded, Container.OGG: Method.PASS},
+        TrackCodec.PCM_S16LE: {**encoded, Container.WAV: Method.PASS},
+        TrackCodec.AAC: {**decoded, **passed},
+        TrackCodec.PCMU: decoded,
+        TrackCodec.PCMA: decoded,
     }
-    assert pair(TrackCodec.PCM_S16LE, Container.OGG) is None
+    assert methods == {(codec, each): method for codec, row in wanted.items() for each, method in row.items()}
+    assert [codec for codec in TrackCodec if pair(codec, Container.OGG)] == [TrackCodec.OPUS]
 
 
 @pytest.mark.parametrize(

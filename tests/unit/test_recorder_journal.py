@@ -43,6 +43,7 @@ def header(*containers: Container, segment: int = 0) -> JournalHeader:
         sample_rate=48_000,
         channels=1,
         bitrate=64_000,
+        codec=TrackCodec.OPUS,
         files=tuple(MediaFile(each, f"r-{segment:06d}.{each.lower()}") for each in containers),
         resume={"before/mic": Resume(9, 10)},
     )
@@ -53,7 +54,7 @@ def written(folder: Path, *, is_last: bool = False) -> tuple[Path, list[Checkpoi
     folder.mkdir(parents=True)
     (folder / LOCK_NAME).touch()
     facts = header(Container.WAV, Container.MP3, Container.OGG)
-    segment = SegmentWriter(folder, facts, TrackCodec.OPUS, waits_for_disk=False)
+    segment = SegmentWriter(folder, facts, waits_for_disk=False)
     signal = noise(FRAMES * 0.02)
     checkpoints: list[Checkpoint] = []
     for index, packet in enumerate(opus_packets(signal)[:FRAMES]):
@@ -271,7 +272,7 @@ def test_a_spool_from_another_time_is_recovered_all_the_same(
 
 def test_a_segment_that_is_abandoned_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
     facts = header(Container.WAV, Container.MP3, Container.OGG)
-    segment = SegmentWriter(tmp_path, facts, TrackCodec.OPUS, waits_for_disk=False)
+    segment = SegmentWriter(tmp_path, facts, waits_for_disk=False)
     assert len(list(tmp_path.iterdir())) == 4
     segment.abandon()
     assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,14 @@ from roomtape_service.storage.stores import Stores
 __all__ = ["Playback", "content_headers"]
 
 _PURPOSE = "playback"
-_TYPES = {"mp3": "audio/mpeg", "ogg": "audio/ogg", "wav": "audio/wav", "json": "application/json"}
+_TYPES = {
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+    "wav": "audio/wav",
+    "aac": "audio/aac",
+    "m4a": "audio/mp4",
+    "json": "application/json",
+}
 _SHUTDOWN_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)

@@ -1,10 +1,13 @@
 """Checks of what a publisher sends: pure, and cheap, since every batch passes here."""
 
+from collections.abc import Collection, Mapping
+
 from google.protobuf import timestamp_pb2
 
 from roomtape.v1 import error_pb2, ingest_pb2, media_pb2, room_pb2
 from roomtape_service.clock import NANOSECONDS
 from roomtape_service.errors import Refusal, field_refusal
+from roomtape_service.recording.aac import AAC_RATES
 from roomtape_service.rpc import validation
 
 __all__ = ["MAX_FRAMES", "check_batch", "check_open", "check_sent_time", "sent_ns", "tracks_of"]
@@ -17,7 +20,16 @@ _MAX_PAYLOAD_BYTES = 384 * 1024
 _OPUS_RATE_HZ = 48000
 _LAST_SECOND = 9_000_000_000
 """Of the year 2255: times beyond it, with what is counted from them, do not fit into 64 bits of nanoseconds."""
+_G711_RATE_HZ = 8000
 _PCM_RATES_HZ = (8000, 16000, 24000, 32000, 44100, 48000)
+_RATES_HZ: Mapping[media_pb2.Codec.ValueType, tuple[str, Collection[int]]] = {
+    media_pb2.CODEC_OPUS: ("Opus", (_OPUS_RATE_HZ,)),
+    media_pb2.CODEC_PCM_S16LE: ("PCM", _PCM_RATES_HZ),
+    media_pb2.CODEC_AAC: ("AAC", AAC_RATES),
+    media_pb2.CODEC_PCMU: ("PCMU", (_G711_RATE_HZ,)),
+    media_pb2.CODEC_PCMA: ("PCMA", (_G711_RATE_HZ,)),
+}
+"""By codec that can be published: its name and rates. One that has a single rate need not say it."""
 
 
 def check_open(request: ingest_pb2.PublishOpen, clock_is_media: bool) -> None:
@@ -64,7 +76,7 @@ def tracks_of(request: ingest_pb2.PublishOpen) -> list[room_pb2.Track]:
             track_id=offer.track_id,
             source=offer.source or media_pb2.TRACK_SOURCE_MAIN,
             codec=offer.codec,
-            sample_rate_hz=offer.sample_rate_hz or _OPUS_RATE_HZ,
+            sample_rate_hz=offer.sample_rate_hz or min(_RATES_HZ[offer.codec][1]),
             channels=offer.channels or 1,
         )
         for offer in request.tracks
@@ -154,17 +166,17 @@ def sent_ns(batch: ingest_pb2.FrameBatch) -> int:
 def _check_offer(offer: ingest_pb2.TrackOffer, field: str) -> None:
     validation.refuse(validation.enum(offer.source, media_pb2.TrackSource, f"{field}.source"))
     reason = error_pb2.ERROR_REASON_INVALID_CODEC
-    if offer.codec == media_pb2.CODEC_OPUS:
-        if offer.sample_rate_hz not in (0, _OPUS_RATE_HZ):
-            text = f"{offer.sample_rate_hz} Hz; Opus has {_OPUS_RATE_HZ}, leave it out"
-            raise field_refusal(reason, f"{field}.sample_rate_hz", text, value=str(offer.sample_rate_hz))
-    elif offer.codec == media_pb2.CODEC_PCM_S16LE:
-        if offer.sample_rate_hz not in _PCM_RATES_HZ:
-            text = f"{offer.sample_rate_hz} Hz; PCM comes with {', '.join(map(str, _PCM_RATES_HZ))}"
-            raise field_refusal(reason, f"{field}.sample_rate_hz", text, value=str(offer.sample_rate_hz))
-    else:
-        text = f"{offer.codec} can't be published; use OPUS (1) or PCM_S16LE (2)"
+    if offer.codec not in _RATES_HZ:
+        text = f"{offer.codec} can't be published; use OPUS (1), PCM_S16LE (2), AAC (4), PCMU (5) or PCMA (6)"
         raise field_refusal(reason, f"{field}.codec", text, value=str(offer.codec))
+    name, rates = _RATES_HZ[offer.codec]
+    is_told = offer.sample_rate_hz or len(rates) > 1
+    if is_told and offer.sample_rate_hz not in rates:
+        allowed = f"{name} comes with {', '.join(map(str, rates))}"
+        if len(rates) == 1:
+            allowed = f"{name} has {min(rates)}, leave it out"
+        text = f"{offer.sample_rate_hz} Hz; {allowed}"
+        raise field_refusal(reason, f"{field}.sample_rate_hz", text, value=str(offer.sample_rate_hz))
     if offer.channels not in (0, 1, 2):
         text = f"{offer.channels} channels; publish 1 or 2"
         raise field_refusal(reason, f"{field}.channels", text, value=str(offer.channels))

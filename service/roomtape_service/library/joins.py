@@ -60,6 +60,8 @@ _CONTAINERS = {
     media_pb2.CONTAINER_MP3: Container.MP3,
     media_pb2.CONTAINER_OGG: Container.OGG,
     media_pb2.CONTAINER_WAV: Container.WAV,
+    media_pb2.CONTAINER_AAC: Container.AAC,
+    media_pb2.CONTAINER_M4A: Container.M4A,
 }
 
 _log = structlog.get_logger(__name__)

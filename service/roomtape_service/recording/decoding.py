@@ -7,6 +7,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from roomtape_service.recording.aac import UNIT_SAMPLES, access_unit, audio_specific_config
+from roomtape_service.recording.g711 import A_LAW, MU_LAW, Law, expand
 from roomtape_service.recording.opus import (
     OPUS_RATE,
     PACKET_SAMPLES_MAX,
@@ -22,6 +24,8 @@ __all__ = [
     "SAMPLE_BYTES",
     "OpusDecoder",
     "PayloadDecoder",
+    "aac_decoder",
+    "interleaved",
     "is_silent",
     "payload_decoder",
     "samples_in",
@@ -37,14 +41,21 @@ _SILENT_PEAK = 32
 
 
 def samples_in(codec: TrackCodec, payload: bytes, rate: int, channels: int) -> int:
-    """Samples for each channel that a payload stands for; PCM for one second at most. Raises CorruptPacketError."""
+    """Samples for each channel that a payload stands for; those of no packets for one second at most.
+
+    Raises CorruptPacketError.
+    """
     if codec is TrackCodec.OPUS:
         return packet_samples(payload)
-    samples, rest = divmod(len(payload), SAMPLE_BYTES * channels)
+    if codec is TrackCodec.AAC:
+        access_unit(payload, rate, channels)
+        return UNIT_SAMPLES
+    name, sample_bytes = ("PCM", SAMPLE_BYTES) if codec is TrackCodec.PCM_S16LE else ("G.711", 1)
+    samples, rest = divmod(len(payload), sample_bytes * channels)
     if rest or not samples:
-        raise CorruptPacketError(f"{len(payload)} bytes of PCM with {channels} channels")
+        raise CorruptPacketError(f"{len(payload)} bytes of {name} with {channels} channels")
     if samples > rate:
-        raise CorruptPacketError(f"{samples} samples of PCM, more than a second")
+        raise CorruptPacketError(f"{samples} samples of {name}, more than a second")
     return samples
 
 
@@ -64,14 +75,66 @@ class PayloadDecoder(Protocol):
         ...
 
 
-def payload_decoder(codec: TrackCodec, channels: int) -> PayloadDecoder:
+def payload_decoder(codec: TrackCodec, rate: int, channels: int) -> PayloadDecoder:
     """The decoder of a track."""
-    return OpusDecoder(channels) if codec is TrackCodec.OPUS else _PcmDecoder()
+    match codec:
+        case TrackCodec.OPUS:
+            return OpusDecoder(channels)
+        case TrackCodec.PCM_S16LE:
+            return _PcmDecoder()
+        case TrackCodec.AAC:
+            return _AacDecoder(rate, channels)
+        case TrackCodec.PCMU:
+            return _LawDecoder(MU_LAW)
+        case TrackCodec.PCMA:
+            return _LawDecoder(A_LAW)
 
 
 class _PcmDecoder:
     def decode(self, payloads: Sequence[bytes], samples: Sequence[int]) -> list[bytes | None]:
         return list(payloads)
+
+
+class _LawDecoder:
+    def __init__(self, law: Law) -> None:
+        self._law = law
+
+    def decode(self, payloads: Sequence[bytes], samples: Sequence[int]) -> list[bytes | None]:
+        return [expand(self._law, payload) for payload in payloads]
+
+
+class _AacDecoder:
+    """What a unit decodes to depends on the one before it: after one that can't be decoded the next fades in."""
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self._rate = rate
+        self._channels = channels
+        self._context: av.AudioCodecContext | None = None
+
+    def decode(self, payloads: Sequence[bytes], samples: Sequence[int]) -> list[bytes | None]:
+        return [self._decode(payload) for payload in payloads]
+
+    def _decode(self, payload: bytes) -> bytes | None:
+        if self._context is None:
+            self._context = aac_decoder(self._rate, self._channels)
+        try:
+            frames = self._context.decode(av.Packet(access_unit(payload, self._rate, self._channels)))
+        except (av.FFmpegError, ValueError):
+            frames = []
+        is_good = len(frames) == 1 and frames[0].samples == UNIT_SAMPLES
+        if is_good and len(frames[0].layout.channels) == self._channels:
+            return interleaved(frames[0], UNIT_SAMPLES * SAMPLE_BYTES * self._channels)
+        self._context = None
+        return None
+
+
+def aac_decoder(rate: int, channels: int) -> av.AudioCodecContext:
+    """A decoder of access units."""
+    context = av.CodecContext.create("aac", "r")
+    assert isinstance(context, av.AudioCodecContext)
+    context.extradata = audio_specific_config(rate, channels)
+    context.thread_count = 1
+    return context
 
 
 class OpusDecoder:
@@ -135,7 +198,7 @@ class OpusDecoder:
         except (av.FFmpegError, ValueError):
             frames = []
         if len(frames) == 1 and frames[0].samples == samples:
-            return _interleaved(frames[0], samples * self._block)
+            return interleaved(frames[0], samples * self._block)
         self._context = None
         return None
 
@@ -149,7 +212,8 @@ def _open(name: str, channels: int) -> av.AudioCodecContext:
     return context
 
 
-def _interleaved(frame: av.AudioFrame, size: int) -> bytes:
+def interleaved(frame: av.AudioFrame, size: int) -> bytes:
+    """The first `size` bytes of a frame as 16-bit samples; planes are floats."""
     if frame.format.name == "s16":
         return bytes(memoryview(frame.planes[0])[:size])
     count = frame.samples

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roomtape_service import failpoints
+from roomtape_service.recording.containers.aac_writer import AacWriter
 from roomtape_service.recording.containers.mp3 import Mp3Writer
 from roomtape_service.recording.containers.ogg import OggWriter
 from roomtape_service.recording.containers.output import ContainerWriter
-from roomtape_service.recording.containers.table import PAIRS, Method
+from roomtape_service.recording.containers.table import passes_packets
 from roomtape_service.recording.containers.wav import WavWriter
 from roomtape_service.recording.decoding import SAMPLE_BYTES
 from roomtape_service.recording.delivery import Run
@@ -20,7 +21,6 @@ from roomtape_service.recording.protocol import (
     Resume,
     SpoolTrouble,
     StartedFile,
-    TrackCodec,
 )
 from roomtape_service.recording.remembering import remember
 from roomtape_service.spool.journal import Checkpoint, JournalHeader, JournalWriter
@@ -47,9 +47,7 @@ class SegmentWriter:
     All methods raise OSError when the spool can't be written; the segment is then as its last checkpoint says.
     """
 
-    def __init__(
-        self, folder: Path, header: JournalHeader, codec: TrackCodec, *, waits_for_disk: bool
-    ) -> None:
+    def __init__(self, folder: Path, header: JournalHeader, *, waits_for_disk: bool) -> None:
         """`waits_for_disk`: a checkpoint returns when the disk has it, and not only the kernel."""
         self.header = header
         self.added = 0
@@ -74,11 +72,7 @@ class SegmentWriter:
         except OSError:
             self.abandon()
             raise
-        passing = [PAIRS[codec, file.container].method is Method.PASS for file in header.files]
-        is_opus = codec is TrackCodec.OPUS
-        self._passers = [
-            each for each, passes in zip(self._writers, passing, strict=True) if passes and is_opus
-        ]
+        self._passers = [each for each in self._writers if passes_packets(header.codec, each.container)]
         self._takers = [each for each in self._writers if each not in self._passers]
 
     @property
@@ -205,6 +199,9 @@ class SegmentWriter:
                 return Mp3Writer(path, header.sample_rate, header.channels, header.bitrate)
             case Container.OGG:
                 return OggWriter(path, header.channels, zlib.crc32(path.encode()))
+            case Container.AAC | Container.M4A:
+                bitrate = None if passes_packets(header.codec, container) else header.bitrate
+                return AacWriter(container, path, header.sample_rate, header.channels, bitrate)
 
 
 def journal_name(header: JournalHeader) -> str:

@@ -151,11 +151,10 @@ class SegmentSeries:
                 MediaFile(each, f"{name}.{EXTENSIONS[each]}") for each in self.containers_of(form.codec)
             ),
             resume=dict(self._resume),
+            codec=form.codec,
         )
         services = self._services
-        self._segment = SegmentWriter(
-            services.folder, header, form.codec, waits_for_disk=services.waits_for_disk
-        )
+        self._segment = SegmentWriter(services.folder, header, waits_for_disk=services.waits_for_disk)
         self.format = form
         self.position = self._start = position
         self._ahead = 0

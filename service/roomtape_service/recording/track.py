@@ -49,7 +49,7 @@ class Lane:
         self.takers: list[TrackTaker] = []
         self.delivered = 0 if next_sequence is None else next_sequence - 1
         """The newest sequence that was handed out, or that nobody here lacks."""
-        self._decoder = payload_decoder(track.codec, track.channels)
+        self._decoder = payload_decoder(track.codec, track.sample_rate, track.channels)
         self._rejected: list[Rejected] = []
         self._gap_reason = room.gap_reason if offset_ns is not None else None
         self._counted = (0, 0, 0)

@@ -29,6 +29,9 @@ class TrackCodec(StrEnum):
 
     OPUS = "OPUS"
     PCM_S16LE = "PCM_S16LE"
+    AAC = "AAC"
+    PCMU = "PCMU"
+    PCMA = "PCMA"
 
 
 class Container(StrEnum):
@@ -37,6 +40,8 @@ class Container(StrEnum):
     MP3 = "MP3"
     OGG = "OGG"
     WAV = "WAV"
+    AAC = "AAC"
+    M4A = "M4A"
 
 
 class RecordingKind(StrEnum):

@@ -42,6 +42,8 @@ EXTENSIONS = {
     media_pb2.CONTAINER_MP3: "mp3",
     media_pb2.CONTAINER_OGG: "ogg",
     media_pb2.CONTAINER_WAV: "wav",
+    media_pb2.CONTAINER_AAC: "aac",
+    media_pb2.CONTAINER_M4A: "m4a",
 }
 
 _FOLDER_BYTES = 255

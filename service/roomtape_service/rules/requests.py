@@ -45,7 +45,9 @@ _SHORTEST_SEGMENT_NS = _SECOND_NS
 _LONGEST_SEGMENT_NS = 24 * 3600 * _SECOND_NS
 
 _MODES = {task_pb2.RECORD_MODE_SINGLE, task_pb2.RECORD_MODE_MIXED, task_pb2.RECORD_MODE_SINGLE_AND_MIXED}
-_CONTAINERS = {media_pb2.CONTAINER_MP3, media_pb2.CONTAINER_OGG, media_pb2.CONTAINER_WAV}
+_CONTAINERS = set(media_pb2.Container.values()) - {media_pb2.CONTAINER_UNSPECIFIED}
+_AAC_CONTAINERS = {media_pb2.CONTAINER_AAC, media_pb2.CONTAINER_M4A}
+_AAC_BITRATES_BPS = range(16_000, 320_001)
 
 
 def check_mode(mode: task_pb2.RecordMode.ValueType, field: str = "mode") -> None:
@@ -90,20 +92,14 @@ def check_output(output: task_pb2.OutputSettings) -> None:
         raise field_refusal(
             error_pb2.ERROR_REASON_CODEC_NOT_IN_CONTAINER,
             "output.mixed_containers",
-            "OGG holds Opus untouched, and a mix is PCM; use MP3 or WAV",
+            "OGG holds Opus untouched, and a mix is PCM; use MP3, WAV, AAC or M4A",
             container="OGG",
             codec="PCM_S16LE",
         )
     if output.HasField("segment_duration"):
         _check_segment_duration(output.segment_duration)
-    if output.audio_bitrate_bps and output.audio_bitrate_bps not in BITRATES_BPS:
-        raise field_refusal(
-            error_pb2.ERROR_REASON_INVALID_VALUE,
-            "output.audio_bitrate_bps",
-            f"{output.audio_bitrate_bps} is no bit rate of MPEG-1 layer III; use one of "
-            f"{', '.join(map(str, BITRATES_BPS))}",
-            value=str(output.audio_bitrate_bps),
-        )
+    if output.audio_bitrate_bps:
+        _check_bitrate(output)
     if output.HasField("retention") and (problem := retention_problem(output.retention)):
         value = f"{output.retention.seconds}s"
         raise field_refusal(error_pb2.ERROR_REASON_INVALID_VALUE, "output.retention", problem, value=value)
@@ -122,6 +118,23 @@ def filled_output(output: task_pb2.OutputSettings, profile: Profile) -> task_pb2
     if not filled.audio_bitrate_bps:
         filled.audio_bitrate_bps = _DEFAULT_BITRATE_BPS
     return filled
+
+
+def _check_bitrate(output: task_pb2.OutputSettings) -> None:
+    named, bitrate_bps = {*output.single_containers, *output.mixed_containers}, output.audio_bitrate_bps
+    is_aac_alone = bool(named & _AAC_CONTAINERS) and media_pb2.CONTAINER_MP3 not in named
+    if is_aac_alone and bitrate_bps not in _AAC_BITRATES_BPS:
+        problem = f"is no bit rate for AAC; use {min(_AAC_BITRATES_BPS)} to {max(_AAC_BITRATES_BPS)}"
+    elif not is_aac_alone and bitrate_bps not in BITRATES_BPS:
+        problem = f"is no bit rate of MPEG-1 layer III; use one of {', '.join(map(str, BITRATES_BPS))}"
+    else:
+        return
+    raise field_refusal(
+        error_pb2.ERROR_REASON_INVALID_VALUE,
+        "output.audio_bitrate_bps",
+        f"{bitrate_bps} {problem}",
+        value=str(bitrate_bps),
+    )
 
 
 def _check_segment_duration(duration: duration_pb2.Duration) -> None:
@@ -144,7 +157,7 @@ def _check_containers(field: str, containers: Sequence[media_pb2.Container.Value
             raise field_refusal(
                 error_pb2.ERROR_REASON_INVALID_CONTAINER,
                 f"{field}[{index}]",
-                f"{container} is no container; use MP3 (1), OGG (2) or WAV (3)",
+                f"{container} is no container; use MP3 (1), OGG (2), WAV (3), AAC (4) or M4A (5)",
                 value=str(container),
             )
         if container in seen:

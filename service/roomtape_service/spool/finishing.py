@@ -7,8 +7,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from roomtape_service.recording.containers.aac_files import ENCODER_DELAY, finish_aac, finish_m4a, m4a_format
 from roomtape_service.recording.containers.mp3 import MP3_DELAY, finish_mp3, frame_format
 from roomtape_service.recording.containers.ogg import finish_ogg
+from roomtape_service.recording.containers.table import passes_packets
 from roomtape_service.recording.containers.wav import finish_wav
 from roomtape_service.recording.positions import ns_of
 from roomtape_service.recording.protocol import (
@@ -63,14 +65,25 @@ def finish_segment(
 def _finish_file(
     folder: Path, header: JournalHeader, index: int, end: Checkpoint, *, is_short: bool
 ) -> CompletedFile:
-    file, size = header.files[index], end.sizes[index]
+    file = header.files[index]
     path = str(folder / file.name)
-    played = _finish_container(path, header, file.container, size, end.samples)
-    delay = MP3_DELAY if file.container is Container.MP3 else 0
+    played = _finish_container(path, header, file.container, end.sizes[index], end.samples)
     end_ns = ns_of(header.start + end.samples, header.sample_rate, header.epoch_ns) if is_short else None
     with open(path, "rb") as media:
         sha256 = hashlib.file_digest(media, "sha256").hexdigest()
-    return CompletedFile(file.container, path, size, sha256, delay, played, end_ns)
+        size = media.tell()
+    return CompletedFile(file.container, path, size, sha256, _delay(header, file.container), played, end_ns)
+
+
+def _delay(header: JournalHeader, container: Container) -> int:
+    """Samples that a decoder puts out before the first that was recorded."""
+    match container:
+        case Container.MP3:
+            return MP3_DELAY
+        case Container.AAC | Container.M4A:
+            return 0 if passes_packets(header.codec, container) else ENCODER_DELAY
+        case Container.OGG | Container.WAV:
+            return 0
 
 
 def _finish_container(path: str, header: JournalHeader, container: Container, size: int, samples: int) -> int:
@@ -82,3 +95,9 @@ def _finish_container(path: str, header: JournalHeader, container: Container, si
             return finish_mp3(path, size, samples, form)
         case Container.OGG:
             return finish_ogg(path, size)
+        case Container.AAC:
+            return finish_aac(path, size, samples, passes=passes_packets(header.codec, container))
+        case Container.M4A:
+            passes = passes_packets(header.codec, container)
+            shape = m4a_format(header.sample_rate, header.channels, passes=passes)
+            return finish_m4a(path, size, samples, shape)

@@ -23,6 +23,7 @@ from roomtape_service.recording.protocol import (
     RecordingKind,
     Resume,
     SegmentCompleted,
+    TrackCodec,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class JournalHeader:
     resume: Mapping[str, Resume] = field(default_factory=dict)
     """Where the recording stood with its tracks before the segment."""
     version: int = 1
+    codec: TrackCodec = TrackCodec.PCM_S16LE
+    """What came. Journals that were written before there was AAC do not say it, nor does it matter to their files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """How much of a media file is what its worker wrote.
 
 A checkpoint has the CRC-32 of the bytes that it speaks of, so the newest one whose sum is right says how far the file
-can be trusted. Finishing writes the head of a file (WAV, MP3) or its last page (Ogg) anew: these bytes are compared as
-they were before. The head needs no comparison, since finishing makes it out of nothing.
+can be trusted. Finishing writes the head of a file (WAV, MP3, M4A) or its last page (Ogg) anew: these bytes are
+compared as they were before. The head needs no comparison, since finishing makes it out of nothing.
 """
 
 import os
@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from roomtape_service.recording.containers.aac_files import growing_m4a_head, m4a_format
 from roomtape_service.recording.containers.mp3 import frame_format, growing_mp3_head
 from roomtape_service.recording.containers.ogg import growing_ogg_tail
+from roomtape_service.recording.containers.table import passes_packets
 from roomtape_service.recording.containers.wav import growing_wav_head
 from roomtape_service.recording.protocol import Container
 from roomtape_service.spool.journal import Checkpoint, JournalHeader
@@ -87,7 +89,10 @@ class _Written:
             case Container.MP3:
                 form = frame_format(header.sample_rate, header.channels, header.bitrate)
                 self._head = growing_mp3_head(form)
-            case Container.OGG:
+            case Container.M4A:
+                passes = passes_packets(header.codec, container)
+                self._head = growing_m4a_head(m4a_format(header.sample_rate, header.channels, passes=passes))
+            case Container.OGG | Container.AAC:
                 self._head = b""
 
     def sum_to(self, size: int) -> int:

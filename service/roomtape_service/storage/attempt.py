@@ -29,6 +29,8 @@ CONTENT_TYPES: Mapping[int, str] = {
     media_pb2.CONTAINER_MP3: "audio/mpeg",
     media_pb2.CONTAINER_OGG: "audio/ogg",
     media_pb2.CONTAINER_WAV: "audio/wav",
+    media_pb2.CONTAINER_AAC: "audio/aac",
+    media_pb2.CONTAINER_M4A: "audio/mp4",
 }
 
 OnUploaded = Callable[[UnitOfWork, str, str], Awaitable[None]]

@@ -151,6 +151,7 @@ def _header(recording_id: str, form: Sequence[Container]) -> JournalHeader:
         sample_rate=_RATE,
         channels=1,
         bitrate=64_000,
+        codec=TrackCodec.OPUS,
         files=tuple(MediaFile(each, f"{recording_id}-000000.{each.lower()}") for each in form),
     )
 
@@ -161,7 +162,7 @@ def _write(
     """A segment whose worker died."""
     folder.mkdir(parents=True)
     header = _header("model", form)
-    writer = SegmentWriter(folder, header, TrackCodec.OPUS, waits_for_disk=False)
+    writer = SegmentWriter(folder, header, waits_for_disk=False)
     for index, packet in enumerate(packets):
         part = pcm[index * _FRAME * 2 : (index + 1) * _FRAME * 2]
         writer.add_frame(part, _FRAME, packet, _FRAME)

@@ -3,10 +3,13 @@
 from roomtape.client.clock import NANOSECONDS
 from roomtape.v1 import ingest_pb2, media_pb2
 
-__all__ = ["OPUS_RATE_HZ", "frame_samples", "opus_samples", "sample_rate_hz", "samples_ns"]
+__all__ = ["AAC_SAMPLES", "OPUS_RATE_HZ", "frame_samples", "opus_samples", "sample_rate_hz", "samples_ns"]
 
 OPUS_RATE_HZ = 48_000
-_PCM_SAMPLE_BYTES = 2
+_G711_RATE_HZ = 8_000
+AAC_SAMPLES = 1_024
+_PCM_SAMPLE_BYTES, _G711_SAMPLE_BYTES = 2, 1
+_G711 = frozenset({media_pb2.CODEC_PCMU, media_pb2.CODEC_PCMA})
 
 # RFC 6716 §3.1: samples of one frame at 48 kHz for each configuration of the table-of-contents byte.
 _SILK = (480, 960, 1920, 2880)
@@ -36,15 +39,22 @@ def opus_samples(packet: bytes) -> int:
 
 def sample_rate_hz(offer: ingest_pb2.TrackOffer) -> int:
     """The track's own sample clock."""
-    return OPUS_RATE_HZ if offer.codec == media_pb2.CODEC_OPUS else offer.sample_rate_hz
+    if offer.codec == media_pb2.CODEC_OPUS:
+        return OPUS_RATE_HZ
+    return _G711_RATE_HZ if offer.codec in _G711 else offer.sample_rate_hz
 
 
 def frame_samples(offer: ingest_pb2.TrackOffer, payload: bytes) -> int:
     """The samples for each channel that a payload of the track plays; raises ValueError when it can't be one."""
     if offer.codec == media_pb2.CODEC_OPUS:
         return opus_samples(payload)
+    if offer.codec == media_pb2.CODEC_AAC:
+        if not payload:
+            raise ValueError("an AAC unit has at least one byte")
+        return AAC_SAMPLES
     channels = max(1, offer.channels)
-    samples, rest = divmod(len(payload), _PCM_SAMPLE_BYTES * channels)
+    sample_bytes = _G711_SAMPLE_BYTES if offer.codec in _G711 else _PCM_SAMPLE_BYTES
+    samples, rest = divmod(len(payload), sample_bytes * channels)
     if rest or not samples:
         raise ValueError(f"{len(payload)} bytes are no whole samples of {channels} channels")
     return samples

@@ -158,9 +158,11 @@ class TrackOffer(_message.Message):
     source: _media_pb2.TrackSource.ValueType
     """Default MAIN."""
     codec: _media_pb2.Codec.ValueType
-    """OPUS or PCM_S16LE. Required."""
+    """OPUS, PCM_S16LE, AAC, PCMU or PCMA. Required."""
     sample_rate_hz: _builtins.int
-    """OPUS: 48000 or unset. PCM: 8000, 16000, 24000, 32000, 44100 or 48000; required."""
+    """OPUS: 48000 or unset. PCM: 8000, 16000, 24000, 32000, 44100 or 48000; required. AAC: one of these, 11025, 12000 or
+    22050; required. PCMU and PCMA: 8000 or unset.
+    """
     channels: _builtins.int
     """1 or 2. Default 1."""
     def __init__(
@@ -231,7 +233,7 @@ Global___FrameBatch: _TypeAlias = FrameBatch  # noqa: Y015
 
 @_typing.final
 class Frame(_message.Message):
-    """One encoded frame: an Opus packet, or any number of PCM samples up to one second."""
+    """One encoded frame: an Opus packet, an AAC access unit, or any number of PCM, PCMU or PCMA samples up to one second."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -253,7 +255,9 @@ class Frame(_message.Message):
 
     @_builtins.property
     def capture_time(self) -> _timestamp_pb2.Timestamp:
-        """When its first sample was captured, by the publisher's clock."""
+        """When its first sample was captured, by the publisher's clock. Of an Opus packet or an AAC unit that is the first
+        that a decoder puts out for it, so that the delay of the publisher's encoder is for the publisher to take off.
+        """
 
     def __init__(
         self,

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17roomtape/v1/media.proto\x12\x0broomtape.v1*R\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_OPUS\x10\x01\x12\x13\n\x0f\x43ODEC_PCM_S16LE\x10\x02\x12\r\n\tCODEC_MP3\x10\x03*X\n\x0bTrackSource\x12\x1c\n\x18TRACK_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11TRACK_SOURCE_MAIN\x10\x01\x12\x14\n\x10TRACK_SOURCE_AUX\x10\x02*_\n\tContainer\x12\x19\n\x15\x43ONTAINER_UNSPECIFIED\x10\x00\x12\x11\n\rCONTAINER_MP3\x10\x01\x12\x11\n\rCONTAINER_OGG\x10\x02\x12\x11\n\rCONTAINER_WAV\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17roomtape/v1/media.proto\x12\x0broomtape.v1*\x81\x01\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_OPUS\x10\x01\x12\x13\n\x0f\x43ODEC_PCM_S16LE\x10\x02\x12\r\n\tCODEC_MP3\x10\x03\x12\r\n\tCODEC_AAC\x10\x04\x12\x0e\n\nCODEC_PCMU\x10\x05\x12\x0e\n\nCODEC_PCMA\x10\x06*X\n\x0bTrackSource\x12\x1c\n\x18TRACK_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11TRACK_SOURCE_MAIN\x10\x01\x12\x14\n\x10TRACK_SOURCE_AUX\x10\x02*\x85\x01\n\tContainer\x12\x19\n\x15\x43ONTAINER_UNSPECIFIED\x10\x00\x12\x11\n\rCONTAINER_MP3\x10\x01\x12\x11\n\rCONTAINER_OGG\x10\x02\x12\x11\n\rCONTAINER_WAV\x10\x03\x12\x11\n\rCONTAINER_AAC\x10\x04\x12\x11\n\rCONTAINER_M4A\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'roomtape.v1.media_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CODEC']._serialized_start=40
-  _globals['_CODEC']._serialized_end=122
-  _globals['_TRACKSOURCE']._serialized_start=124
-  _globals['_TRACKSOURCE']._serialized_end=212
-  _globals['_CONTAINER']._serialized_start=214
-  _globals['_CONTAINER']._serialized_end=309
+  _globals['_CODEC']._serialized_start=41
+  _globals['_CODEC']._serialized_end=170
+  _globals['_TRACKSOURCE']._serialized_start=172
+  _globals['_TRACKSOURCE']._serialized_end=260
+  _globals['_CONTAINER']._serialized_start=263
+  _globals['_CONTAINER']._serialized_end=396
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,14 @@ class _CodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Codec.ValueType
     """Linear PCM: signed 16-bit little-endian samples, channels interleaved."""
     CODEC_MP3: _Codec.ValueType  # 3
     """MPEG-1/2 layer III. Only of files."""
+    CODEC_AAC: _Codec.ValueType  # 4
+    """AAC-LC access units of 1,024 samples (ISO/IEC 14496-3); one unit a frame, as it is or with its ADTS header. There is
+    no AudioSpecificConfig to send: the offer's rate and channels say the same. Extensions of HE-AAC are not played.
+    """
+    CODEC_PCMU: _Codec.ValueType  # 5
+    """G.711 µ-law: a byte for each sample at 8 kHz, channels interleaved."""
+    CODEC_PCMA: _Codec.ValueType  # 6
+    """G.711 A-law: as PCMU."""
 
 class Codec(_Codec, metaclass=_CodecEnumTypeWrapper):
     """How a track is encoded."""
@@ -42,6 +50,14 @@ CODEC_PCM_S16LE: Codec.ValueType  # 2
 """Linear PCM: signed 16-bit little-endian samples, channels interleaved."""
 CODEC_MP3: Codec.ValueType  # 3
 """MPEG-1/2 layer III. Only of files."""
+CODEC_AAC: Codec.ValueType  # 4
+"""AAC-LC access units of 1,024 samples (ISO/IEC 14496-3); one unit a frame, as it is or with its ADTS header. There is
+no AudioSpecificConfig to send: the offer's rate and channels say the same. Extensions of HE-AAC are not played.
+"""
+CODEC_PCMU: Codec.ValueType  # 5
+"""G.711 µ-law: a byte for each sample at 8 kHz, channels interleaved."""
+CODEC_PCMA: Codec.ValueType  # 6
+"""G.711 A-law: as PCMU."""
 Global___Codec: _TypeAlias = Codec  # noqa: Y015
 
 class _TrackSource:
@@ -82,6 +98,10 @@ class _ContainerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Container.V
     """`.ogg` with Opus packets untouched; for tracks that are Opus already, so not for mixes."""
     CONTAINER_WAV: _Container.ValueType  # 3
     """`.wav`, PCM 16 bit."""
+    CONTAINER_AAC: _Container.ValueType  # 4
+    """`.aac`, AAC-LC as a stream of ADTS frames. It can tell neither times nor the encoder's delay."""
+    CONTAINER_M4A: _Container.ValueType  # 5
+    """`.m4a`, AAC-LC in MP4, with the encoder's delay in an edit list. It can be played while it grows."""
 
 class Container(_Container, metaclass=_ContainerEnumTypeWrapper):
     """The kind of a file."""
@@ -94,4 +114,8 @@ CONTAINER_OGG: Container.ValueType  # 2
 """`.ogg` with Opus packets untouched; for tracks that are Opus already, so not for mixes."""
 CONTAINER_WAV: Container.ValueType  # 3
 """`.wav`, PCM 16 bit."""
+CONTAINER_AAC: Container.ValueType  # 4
+"""`.aac`, AAC-LC as a stream of ADTS frames. It can tell neither times nor the encoder's delay."""
+CONTAINER_M4A: Container.ValueType  # 5
+"""`.m4a`, AAC-LC in MP4, with the encoder's delay in an edit list. It can be played while it grows."""
 Global___Container: _TypeAlias = Container  # noqa: Y015

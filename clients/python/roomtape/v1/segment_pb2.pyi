@@ -215,7 +215,9 @@ class Segment(_message.Message):
     sample_count: _builtins.int
     """Samples for each channel."""
     encoder_delay_samples: _builtins.int
-    """Samples that a decoder without knowledge of the file's tag puts out before the first: MP3 only."""
+    """Samples that a decoder without knowledge of the file's tag or edit list puts out before the first: of MP3, and of
+    AAC and M4A where they were encoded. An AAC file itself does not say it.
+    """
     interrupted: _builtins.bool
     """Whether it ended by a fault (a crash, a full disk) and not by the rules."""
     store: _builtins.str

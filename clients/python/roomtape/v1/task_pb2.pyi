@@ -188,14 +188,18 @@ class OutputSettings(_message.Message):
     AUDIO_BITRATE_BPS_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     audio_bitrate_bps: _builtins.int
-    """Bits a second of MP3: 32000 to 320000, one that MPEG-1 layer III has. Default 64000."""
+    """Bits a second of what is encoded: 32000 to 320000, with MP3 one that MPEG-1 layer III has, with AAC and M4A alone
+    any from 16000. What the sample rate can't have becomes the next that it can. Default 64000.
+    """
     @_builtins.property
     def single_containers(self) -> _containers.RepeatedScalarFieldContainer[_media_pb2.Container.ValueType]:
-        """Containers of the single recordings, written side by side, each at most once. Default MP3."""
+        """Containers of the single recordings, written side by side, each at most once. OGG is left out for tracks that are
+        not Opus. Default MP3.
+        """
 
     @_builtins.property
     def mixed_containers(self) -> _containers.RepeatedScalarFieldContainer[_media_pb2.Container.ValueType]:
-        """Containers of the mix: MP3, WAV. Default MP3."""
+        """Containers of the mix: all but OGG. Default MP3."""
 
     @_builtins.property
     def segment_duration(self) -> _duration_pb2.Duration:
