@@ -207,5 +207,26 @@ async def test_an_error_in_a_good_answer_is_an_error(tmp_path: Path) -> None:
         await stores.aclose()
 
 
+async def test_a_server_that_gives_its_first_page_for_ever_is_listed_once(tmp_path: Path) -> None:
+    upload = "<Upload><Key>a</Key><UploadId>1</UploadId></Upload>"
+    page = f"<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>{upload}</ListMultipartUploadsResult>"
+    calls: list[str] = []
+
+    def fault(request: web.Request) -> web.Response | None:
+        if "uploads" not in request.query:
+            return None
+        calls.append(request.path_qs)
+        # Whoever asks for ever gets another answer in the end.
+        answer = page if len(calls) < 9 else page.replace("true", "false")
+        return web.Response(text=answer, content_type="application/xml")
+
+    async with wire_server(tmp_path, ["*.s3.test"], fault) as server:
+        stores = make_stores(tmp_path, authority=server.authority, port=server.port)
+        store = stores.store(rclone_settings(_named(server.authority, tmp_path)))
+        assert set(await store.list_parts_begun("a")) == {BegunParts("a", "1")}
+        assert len(calls) == 2
+        await stores.aclose()
+
+
 def _named(authority: Path, folder: Path) -> RcloneServer:
     return RcloneServer("https://s3.test", authority, folder)

@@ -93,6 +93,19 @@ async def test_what_a_crash_left_half_written_goes_after_a_day(tmp_path: Path) -
     await Stores(tmp_path / "none", SecretBox(bytes(32))).remove_stale_parts(0)
 
 
+async def test_what_a_power_cut_left_of_an_upload_goes_after_a_day(tmp_path: Path) -> None:
+    """What says whose the bytes are was not synced; what is whole goes on, however old it is."""
+    store = DiskStore(tmp_path / "files", "app")
+    parts = tmp_path / "files" / "app" / ".parts"
+    torn, whole = [await store.begin_parts(key, "audio/wav") for key in ("torn", "whole")]
+    os.truncate(parts / f"{torn}.key", 0)
+    now = time.time()
+    for path in parts.iterdir():
+        os.utime(path, (now - DAY_SECONDS - 60, now - DAY_SECONDS - 60))
+    await store.remove_stale_parts(now)
+    assert _files(parts) == sorted([whole, f"{whole}.key"])
+
+
 def test_urls_are_of_the_file(tmp_path: Path) -> None:
     store = DiskStore(tmp_path / "files", "app")
     key = "app_room/1_a~F0.mp3"

@@ -184,8 +184,12 @@ class S3Clients:
     async def _close_idle(self) -> None:
         idle = [account for account, entry in self._entries.items() if not entry.users]
         old = [account for account in idle if self._entries[account].is_old]
-        for account in {*old, *idle[: max(0, len(idle) - _IDLE_CLIENTS)]}:
-            await _close(self._entries.pop(account))
+        # All at once, before anybody else can use one of them, or close it.
+        closing = [
+            self._entries.pop(account) for account in {*old, *idle[: max(0, len(idle) - _IDLE_CLIENTS)]}
+        ]
+        for entry in closing:
+            await _close(entry)
 
     async def _make(self, account: Account) -> tuple[S3Client, _Closing]:
         session = await self._warm_session()

@@ -75,8 +75,11 @@ class DiskStore:
         return self._top.joinpath(*parts)
 
     async def put(self, key: str, source: Path, sha256: str, content_type: str) -> StoredObject:
-        target = self.path(key)
-        seconds = _CALL_SECONDS + (source.stat().st_size if source.exists() else 0) / _LEAST_BYTES_PER_SECOND
+        target, size_bytes = self.path(key), 0
+        # What is wrong with the file is found where it is read.
+        with suppress(OSError):
+            size_bytes = source.stat().st_size
+        seconds = _CALL_SECONDS + size_bytes / _LEAST_BYTES_PER_SECOND
         return await _in_thread(self._put, seconds, key, source, target, sha256)
 
     async def put_bytes(self, key: str, data: bytes, content_type: str) -> StoredObject:

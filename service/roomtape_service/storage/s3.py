@@ -186,9 +186,15 @@ class S3Store:
                 for upload in uploads
                 if upload["Key"].startswith(key_prefix)
             ]
-            if not answer.get("IsTruncated") or not uploads:
+            before = place
+            place = (
+                {"KeyMarker": uploads[-1]["Key"], "UploadIdMarker": uploads[-1]["UploadId"]}
+                if uploads
+                else {}
+            )
+            # A server that knows no markers would give its first page for ever.
+            if not answer.get("IsTruncated") or place in ({}, before):
                 return found
-            place = {"KeyMarker": uploads[-1]["Key"], "UploadIdMarker": uploads[-1]["UploadId"]}
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[StoredObject]:
         # The first version of the call, which every vendor has.
