@@ -72,6 +72,8 @@ class Receiver:
     def __init__(self, conduct: Callable[[web.Request, bytes], Conduct] | None = None) -> None:
         self.conduct = conduct or (lambda request, body: Conduct.TAKE)
         self.receipts: list[Receipt] = []
+        self.latency_seconds = 0.0
+        """Before each answer."""
         self.redirected = 0
         """Requests that followed a redirect."""
         self.port = 0
@@ -139,6 +141,8 @@ class Receiver:
             body = await request.read()
             conduct = self.conduct(request, body)
             self.receipts.append(Receipt(request.path, dict(request.headers), body, conduct))
+            if self.latency_seconds:
+                await asyncio.sleep(self.latency_seconds)
             return await self._answer(request, conduct)
         finally:
             self.under_way -= 1
