@@ -52,14 +52,17 @@ class Commands:
     def __init__(self, target: str, **environment: str) -> None:
         self._environment = {**os.environ, "ROOMTAPE_SERVER": target, "ROOMTAPE_APP": "app", **environment}
 
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+    async def start(
+        self, *arguments: str, terminal: int = asyncio.subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
+        """`terminal`: where it shows itself, as a file descriptor."""
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "roomtape_service.cli.main"),
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environment,
+            stdout=terminal,
+            stderr=terminal,
+            env={**self._environment, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"},
         )
 
     async def end(self, process: asyncio.subprocess.Process) -> Ended:
@@ -241,6 +244,64 @@ async def test_ctrl_c_leaves_the_room_in_order(roomtape: Commands, tmp_path: Pat
     assert 0 < last["safeSeconds"] == last["publishedSeconds"] < 60
     room = (await roomtape("rooms", "describe", "stopped", "--json")).one()
     assert "participants" not in room
+
+
+async def test_what_happened_is_listed(roomtape: Commands) -> None:
+    await roomtape("rooms", "create", "listed")
+    start = ("record", "start", "listed", "--mode", "single", "--label", "team=red", "--json")
+    task = task_id((await roomtape(*start)).one())
+    following = await roomtape.start("events", "list", "--task", task, "--follow", "--json")
+    snapshot = await roomtape.start("watch", "--snapshot", "--label", "team=red", "--json")
+    assert (await roomtape("record", "stop", task, "--wait")).code == ExitCode.DONE
+    followed = (await roomtape.end(following)).json()
+    types = [event_type(line) for line in followed[:-1]]
+    assert (types[0], types[-1]) == ("EVENT_TYPE_TASK_STARTED", "EVENT_TYPE_TASK_FILES_COMPLETE")
+    assert list(followed[-1]) == ["resumeToken"]
+    listed = (await roomtape("events", "list", "--label", "team=red", "--json")).json()
+    assert [event_type(line) for line in listed[:-1]] == types
+    shown = await roomtape("events", "list", "--task", task)
+    assert [line.split()[2] for line in shown.out.splitlines()] == [
+        each.removeprefix("EVENT_TYPE_").lower().replace("_", "-") for each in types
+    ]
+    after = await roomtape("events", "list", "--after", str(followed[-1]["resumeToken"]))
+    assert (after.code, after.out) == (ExitCode.DONE, "")
+    snapshot.send_signal(signal.SIGINT)
+    begun = await roomtape.end(snapshot)
+    if lines := begun.json()[:-1]:
+        first = lines[0]["snapshot"]
+        assert isinstance(first, dict)
+        assert task_id(first) == task
+    unknown = await roomtape("events", "list", "--task", "1")
+    assert (unknown.code, "TASK_NOT_FOUND" in unknown.err) == (ExitCode.FAILED, True)
+
+
+async def test_a_terminal_shows_a_board_and_what_happens(roomtape: Commands) -> None:
+    await roomtape("rooms", "create", "before")
+    screen, terminal = os.openpty()
+    os.set_blocking(screen, False)
+    text = ""
+
+    async def until(*wanted: str) -> None:
+        nonlocal text
+        async with asyncio.timeout(COMMAND_SECONDS):
+            while not all(each in text for each in wanted):
+                try:
+                    text += os.read(screen, 65536).decode()
+                except BlockingIOError:
+                    await asyncio.sleep(0.02)
+
+    try:
+        watching = await roomtape.start("watch", "--room", "live", "--room", "before", terminal=terminal)
+        await until("1 rooms")
+        assert (await roomtape("rooms", "create", "live")).code == ExitCode.DONE
+        await roomtape("record", "start", "live", "--mode", "mixed")
+        await until("room-created", "task-started", "2 rooms", "waiting")
+        watching.send_signal(signal.SIGINT)
+        await until("go on from here with --after")
+        assert await watching.wait() == ExitCode.DONE
+    finally:
+        os.close(screen)
+        os.close(terminal)
 
 
 async def test_ctrl_c_ends_a_watch_with_its_token(roomtape: Commands) -> None:

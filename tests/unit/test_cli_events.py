@@ -53,6 +53,14 @@ T = event_pb2.EventType
         ),
         (
             event_pb2.Event(
+                type=event_pb2.EVENT_TYPE_PARTICIPANT_LEFT,
+                participant=event_pb2.ParticipantDetail(user_id="ada", participant_count=2),
+            ),
+            "participant-left",
+            "ada  2 in the room",
+        ),
+        (
+            event_pb2.Event(
                 type=event_pb2.EVENT_TYPE_TRACK_STARTED,
                 participant=event_pb2.ParticipantDetail(user_id="ada", track=TRACK),
             ),
@@ -100,6 +108,14 @@ T = event_pb2.EventType
             ),
             "segment-uploaded",
             "ada #3 mp3  8.460 s  66.6 KiB  s3://bucket/key.mp3",
+        ),
+        (
+            event_pb2.Event(
+                type=event_pb2.EVENT_TYPE_SEGMENT_UPLOAD_PROGRESS,
+                segment=event_pb2.SegmentDetail(segment=GONE, sent_bytes=2048),
+            ),
+            "segment-upload-progress",
+            "ada #3 mp3  2.0 KiB of 66.6 KiB",
         ),
         (
             event_pb2.Event(
@@ -183,6 +199,16 @@ T = event_pb2.EventType
             ),
             "warning",
             "spool-unwritable: No space left.",
+        ),
+        (
+            event_pb2.Event(
+                type=event_pb2.EVENT_TYPE_WARNING,
+                warning=event_pb2.WarningDetail(
+                    reason=error_pb2.ERROR_REASON_SPOOL_FULL, message="No space left.", count=25
+                ),
+            ),
+            "warning",
+            "spool-full: No space left.  × 25",
         ),
         (event_pb2.Event(type=T.ValueType(999)), "999", ""),
     ],

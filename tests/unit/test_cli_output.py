@@ -160,6 +160,9 @@ def actions() -> list[list[str]]:
         ["verify", "1"],
         ["publish", "f.wav", "--room", "r", "--create-room"],
         ["watch"],
+        ["watch", "--snapshot"],
+        ["events", "list"],
+        ["events", "list", "--follow"],
     ]
 
 
@@ -206,6 +209,8 @@ def test_every_action_is_tried() -> None:
         (["record", "describe", "--app", "a"], "one of the arguments TASK --room is required"),
         (["watch", "--app", "a", "--type", "rain"], "'rain' is none of room-created"),
         (["watch", "--app", "a", "--after", "t", "--from-oldest"], "not allowed with argument"),
+        (["watch", "--app", "a", "--after", "t", "--snapshot"], "not allowed with argument"),
+        (["events", "list", "--app", "a", "--label", "team"], "'team' is no label"),
         (["files", "list", "--app", "a", "--since", "noon"], "'noon' is no time"),
         (["files", "list", "--app", "a", "--label", "team"], "'team' is no label"),
         (["files", "join", "r", "--app", "a", "--container", "flac"], "flac"),

@@ -53,7 +53,8 @@ def event_text(event: event_pb2.Event) -> str:
             return f"recording {event.interrupted.recording_id} #{event.interrupted.segment_id}: {cause}"
         case "warning":
             reason = label(error_pb2.ErrorReason.DESCRIPTOR, event.warning.reason)
-            return f"{reason}: {event.warning.message}"
+            times = f"  × {event.warning.count}" if event.warning.count > 1 else ""
+            return f"{reason}: {event.warning.message}{times}"
         case _:
             return ""
 
@@ -64,7 +65,8 @@ def _room(room: room_pb2.Room) -> str:
 
 def _participant(detail: event_pb2.ParticipantDetail) -> str:
     if not detail.HasField("track"):
-        return detail.user_id
+        count = detail.participant_count
+        return f"{detail.user_id}  {count} in the room" if count else detail.user_id
     track = detail.track
     codec = label(media_pb2.Codec.DESCRIPTOR, track.codec)
     return f"{detail.user_id} {track.track_id} {codec} {track.sample_rate_hz} Hz × {track.channels}"
@@ -87,6 +89,8 @@ def _segment(detail: event_pb2.SegmentDetail) -> str:
     segment = detail.segment
     whom = _of_whom(segment.kind, segment.user_id)
     parts = [f"{whom} #{segment_numbers(segment)} {label(media_pb2.Container.DESCRIPTOR, segment.container)}"]
+    if detail.sent_bytes:
+        return f"{parts[0]}  {show_size(detail.sent_bytes)} of {show_size(segment.size_bytes)}"
     if segment.HasField("duration"):
         parts += [show_span(segment.duration.ToNanoseconds()), show_size(segment.size_bytes)]
     if segment.url:

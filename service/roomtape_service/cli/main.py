@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Command] = {
     "publish": Command("publish", "put audio files into a room, each as a user of its own"),
     "record": Command("record", "start, stop, change and show recording tasks"),
     "watch": Command("watch", "show what happens, as it happens"),
+    "events": Command("events", "list what happened"),
     "webhooks": Command("webhooks", "send events to receivers, and receive them here"),
     "files": Command("files", "find, download and play what was recorded"),
     "verify": Command("verify", "prove a task's files in the store against its manifest"),
