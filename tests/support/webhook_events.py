@@ -106,6 +106,12 @@ def _of_participant(event_type: event_pb2.EventType.ValueType, track: room_pb2.T
     return _told(build.participant_event(event_type, _ROOM, _ADA, track))
 
 
+def _lost() -> Told:
+    told = _of_participant(event_pb2.EVENT_TYPE_PARTICIPANT_LEFT)
+    told.event.participant.leave_reason = event_pb2.LEAVE_REASON_LOST
+    return told
+
+
 def _of_task(
     event_type: event_pb2.EventType.ValueType,
     task: task_pb2.Task,
@@ -159,6 +165,7 @@ TOLD: Mapping[str, Told] = {
     "room closed": _told(build.room_event(event_pb2.EVENT_TYPE_ROOM_CLOSED, _ROOM)),
     "participant joined": _of_participant(event_pb2.EVENT_TYPE_PARTICIPANT_JOINED),
     "participant left": _of_participant(event_pb2.EVENT_TYPE_PARTICIPANT_LEFT),
+    "participant lost": _lost(),
     "track started": _of_participant(event_pb2.EVENT_TYPE_TRACK_STARTED, _MICROPHONE),
     "track started, screen": _of_participant(event_pb2.EVENT_TYPE_TRACK_STARTED, _SCREEN),
     "track started, muted": _of_participant(event_pb2.EVENT_TYPE_TRACK_STARTED, _SILENT),

@@ -104,7 +104,8 @@ class Participants:
                 tally = RoomTally.of(room)
                 if present is not None:
                     await self._refuse_second(uow, room, present)
-                    await append_left(uow, room, tally, present, room.now_ns(uow.now_ns))
+                    reason = event_pb2.LEAVE_REASON_REPLACED
+                    await append_left(uow, room, tally, present, room.now_ns(uow.now_ns), reason)
                 if is_first:
                     await room_rows.set_epoch(uow.connection, room.room_key, sent_ns)
                 await participant_rows.insert_participant(uow.connection, row)
@@ -188,7 +189,9 @@ class Participants:
             others = {user: each for user, each in room.participants.items() if each is not who}
 
             async def work(uow: UnitOfWork) -> list[Apply]:
-                await append_left(uow, room, RoomTally.of(room), who, at_ns)
+                is_lost = connection is None
+                reason = event_pb2.LEAVE_REASON_LOST if is_lost else event_pb2.LEAVE_REASON_CLOSED
+                await append_left(uow, room, RoomTally.of(room), who, at_ns, reason)
                 return await self._rooms.decide(uow, room, others)
 
             applies = await self._database.write(work)
@@ -248,7 +251,8 @@ class Participants:
                     return earlier, None, []
                 who = self.find(room, user_id)
                 others = {user: each for user, each in room.participants.items() if each is not who}
-                await append_left(uow, room, RoomTally.of(room), who, room.now_ns(uow.now_ns))
+                reason = event_pb2.LEAVE_REASON_REMOVED
+                await append_left(uow, room, RoomTally.of(room), who, room.now_ns(uow.now_ns), reason)
                 applies = await self._rooms.decide(uow, room, others)
                 return await order.keep(uow, room_pb2.RemoveParticipantResponse()), who, applies
 

@@ -192,8 +192,9 @@ class Rooms:
                 if room.closed:
                     self.find(order.app_id, room_id)
                 tally = RoomTally.of(room)
+                reason = event_pb2.LEAVE_REASON_ROOM_CLOSED
                 for who in room.participants.values():
-                    await append_left(uow, room, tally, who, room.now_ns(uow.now_ns))
+                    await append_left(uow, room, tally, who, room.now_ns(uow.now_ns), reason)
                 applies = await self.decide(uow, room, {})
                 for listener in self._listeners:
                     applies += await listener.room_closed(uow, room)
@@ -253,7 +254,12 @@ def room_proto(row: room_rows.RoomRow) -> room_pb2.Room:
 
 
 async def append_left(
-    uow: UnitOfWork, room: LiveRoom, tally: RoomTally, who: LiveParticipant, at_ns: int
+    uow: UnitOfWork,
+    room: LiveRoom,
+    tally: RoomTally,
+    who: LiveParticipant,
+    at_ns: int,
+    reason: event_pb2.LeaveReason.ValueType,
 ) -> None:
     """Stores that a participant leaves at the room time `at_ns`, with the events of their tracks."""
     for tell in who.unless_back:
@@ -263,7 +269,9 @@ async def append_left(
     for track in who.tracks.values():
         event_type = event_pb2.EVENT_TYPE_TRACK_STOPPED
         await uow.append(tally.event(event_type, room.proto(), participant, track.proto))
-    await uow.append(tally.event(event_pb2.EVENT_TYPE_PARTICIPANT_LEFT, room.proto(), participant))
+    left = tally.event(event_pb2.EVENT_TYPE_PARTICIPANT_LEFT, room.proto(), participant)
+    left.participant.leave_reason = reason
+    await uow.append(left)
 
 
 def _room_not_found(app_id: str, room_id: str) -> Refusal:

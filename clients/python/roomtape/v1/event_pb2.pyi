@@ -217,6 +217,42 @@ EVENT_TYPE_WARNING: EventType.ValueType  # 52
 """Something needs attention; recording goes on."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
+class _LeaveReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeaveReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeaveReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEAVE_REASON_UNSPECIFIED: _LeaveReason.ValueType  # 0
+    """Not a PARTICIPANT_LEFT, or one of before the server told."""
+    LEAVE_REASON_CLOSED: _LeaveReason.ValueType  # 1
+    """They closed their session."""
+    LEAVE_REASON_LOST: _LeaveReason.ValueType  # 2
+    """Their connection broke, and they did not come back in time."""
+    LEAVE_REASON_REMOVED: _LeaveReason.ValueType  # 3
+    """RemoveParticipant took them out."""
+    LEAVE_REASON_REPLACED: _LeaveReason.ValueType  # 4
+    """The same user published in another session."""
+    LEAVE_REASON_ROOM_CLOSED: _LeaveReason.ValueType  # 5
+    """The room was closed."""
+
+class LeaveReason(_LeaveReason, metaclass=_LeaveReasonEnumTypeWrapper):
+    """Why a user is not in the room any more."""
+
+LEAVE_REASON_UNSPECIFIED: LeaveReason.ValueType  # 0
+"""Not a PARTICIPANT_LEFT, or one of before the server told."""
+LEAVE_REASON_CLOSED: LeaveReason.ValueType  # 1
+"""They closed their session."""
+LEAVE_REASON_LOST: LeaveReason.ValueType  # 2
+"""Their connection broke, and they did not come back in time."""
+LEAVE_REASON_REMOVED: LeaveReason.ValueType  # 3
+"""RemoveParticipant took them out."""
+LEAVE_REASON_REPLACED: LeaveReason.ValueType  # 4
+"""The same user published in another session."""
+LEAVE_REASON_ROOM_CLOSED: LeaveReason.ValueType  # 5
+"""The room was closed."""
+Global___LeaveReason: _TypeAlias = LeaveReason  # noqa: Y015
+
 class _GapReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -784,6 +820,7 @@ class ParticipantDetail(_message.Message):
     PARTICIPANT_COUNT_FIELD_NUMBER: _builtins.int
     TRACK_COUNT_FIELD_NUMBER: _builtins.int
     MUTED_TRACK_COUNT_FIELD_NUMBER: _builtins.int
+    LEAVE_REASON_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user."""
     publish_session_id: _builtins.str
@@ -794,6 +831,8 @@ class ParticipantDetail(_message.Message):
     """How many tracks are in the room after the event."""
     muted_track_count: _builtins.int
     """How many of these are muted."""
+    leave_reason: Global___LeaveReason.ValueType
+    """Only PARTICIPANT_LEFT: why."""
     @_builtins.property
     def track(self) -> _room_pb2.Track:
         """Only TRACK_*: the track after the event."""
@@ -807,10 +846,11 @@ class ParticipantDetail(_message.Message):
         participant_count: _builtins.int = ...,
         track_count: _builtins.int = ...,
         muted_track_count: _builtins.int = ...,
+        leave_reason: Global___LeaveReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["track", b"track"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["muted_track_count", b"muted_track_count", "participant_count", b"participant_count", "publish_session_id", b"publish_session_id", "track", b"track", "track_count", b"track_count", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leave_reason", b"leave_reason", "muted_track_count", b"muted_track_count", "participant_count", b"participant_count", "publish_session_id", b"publish_session_id", "track", b"track", "track_count", b"track_count", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

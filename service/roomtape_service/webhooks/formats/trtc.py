@@ -41,6 +41,12 @@ _ROBOT = "roomtape"
 
 _ANCHOR, _TERMINAL_OTHER, _NATIVE_SDK, _NORMAL = 20, 100, 3, 1
 _STOPPED_BY_USER = 0
+_EXIT_REASONS: Mapping[event_pb2.LeaveReason.ValueType, int] = {
+    event_pb2.LEAVE_REASON_LOST: 2,
+    event_pb2.LEAVE_REASON_REMOVED: 3,
+    event_pb2.LEAVE_REASON_REPLACED: 3,
+    event_pb2.LEAVE_REASON_ROOM_CLOSED: 3,
+}
 _OK, _FAILED, _FILE_FAILED = 0, 1, 2
 
 _LEAVE_CODES: Mapping[task_pb2.StopReason.ValueType, int] = {
@@ -144,7 +150,8 @@ def _of_room(event: event_pb2.Event) -> Sequence[tuple[int, Mapping[str, object]
             entry = {"Role": _ANCHOR, "TerminalType": _TERMINAL_OTHER, "UserType": _NATIVE_SDK}
             return [(103, info | entry | {"Reason": _NORMAL})]
         case event_pb2.EVENT_TYPE_PARTICIPANT_LEFT:
-            return [(104, info | {"Role": _ANCHOR, "Reason": _NORMAL})]
+            reason = _EXIT_REASONS.get(event.participant.leave_reason, _NORMAL)
+            return [(104, info | {"Role": _ANCHOR, "Reason": reason})]
         case event_pb2.EVENT_TYPE_TRACK_STARTED if event.participant.track.muted:
             return []
         case event_pb2.EVENT_TYPE_TRACK_STARTED | event_pb2.EVENT_TYPE_TRACK_UNMUTED:

@@ -118,7 +118,8 @@ def _data(event: event_pb2.Event, context: FormatContext) -> Mapping[str, object
     if event.HasField("participant"):
         who = {"RoomId": event.room_id, "UserId": event.participant.user_id, "DeviceType": ""}
         if event.type == event_pb2.EVENT_TYPE_PARTICIPANT_LEFT:
-            who["Reason"] = "userLeave"
+            is_lost = event.participant.leave_reason == event_pb2.LEAVE_REASON_LOST
+            who["Reason"] = "connectionLost" if is_lost else "userLeave"
         return {**who, "Timestamp": milliseconds(event.event_time)}
     return _task_data(event, context)
 
