@@ -168,7 +168,7 @@ class Settings:
         metadata=_about(
             path,
             _below_data_dir("secret.key"),
-            "File with the key that encrypts storage credentials; made when missing. Keep a copy elsewhere.",
+            "File with the key that encrypts credentials; made when missing. Keep a copy elsewhere.",
             "secret.key in data_dir",
         )
     )
