@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from roomtape.v1 import application_pb2, media_pb2, storage_pb2, task_pb2
-from roomtape_service.cli import apps, files, publish, record, rooms, serve, storage, verify, watch, webhooks
+from roomtape_service.cli import (
+    apps,
+    events,
+    files,
+    publish,
+    record,
+    rooms,
+    serve,
+    storage,
+    verify,
+    watch,
+    webhooks,
+)
 from roomtape_service.cli.calling import ExitCode
 from roomtape_service.cli.enums import names
 from roomtape_service.cli.main import main
@@ -24,7 +36,7 @@ from roomtape_service.storage.vendors import VENDORS
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 
-COMMANDS = (apps, files, publish, record, rooms, serve, storage, verify, watch, webhooks)
+COMMANDS = (apps, events, files, publish, record, rooms, serve, storage, verify, watch, webhooks)
 
 
 def blocks(language: str) -> list[str]:
