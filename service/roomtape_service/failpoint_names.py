@@ -90,6 +90,7 @@ COMMITS: Final[Mapping[str, str]] = {
     "storage.attempt.Attempts.send_settled.take": "a part of a growing file shows that a store takes again",
     "storage.attempt.Attempts.upload.finish": "a segment becomes UPLOADED",
     "storage.leftovers.Leftovers.forget": "a multipart upload that was aborted is forgotten",
+    "storage.leftovers.Leftovers._give_up.give_up": "multipart uploads that nobody can abort are given up",
     "storage.leftovers.Leftovers.hasten": "multipart uploads that a store did not abort are due again",
     "storage.leftovers.Leftovers.postpone": "multipart uploads that a store did not abort wait",
     "storage.multipart.Multiparts._leave.leave": "a multipart upload goes on no more",

@@ -70,6 +70,7 @@ _SELDOM = (
         "storage.attempt.Attempts.send_settled",
     ),
     *(
+        "storage.leftovers.Leftovers._give_up",
         "storage.leftovers.Leftovers.postpone",
         "storage.notices.Notices.fail",
         "storage.notices.Notices.switch",

@@ -6,10 +6,12 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 from google.protobuf import duration_pb2
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roomtape.v1 import event_pb2, media_pb2, segment_pb2, task_pb2
-from roomtape_service.clock import NANOSECONDS, SystemClock
+from roomtape.v1 import error_pb2, event_pb2, media_pb2, segment_pb2, task_pb2
+from roomtape_service.clock import NANOSECONDS, ManualClock, SystemClock
 from roomtape_service.database import UnitOfWork, multiparts
+from roomtape_service.database.tables import multiparts as multipart_rows
 from roomtape_service.database.tables import segments, tasks
 from roomtape_service.storage.part import SETTLED_BYTES
 from roomtape_service.storage.upload import Uploads
@@ -279,6 +281,34 @@ async def test_nothing_is_left_in_a_store_that_is_left(bench: Bench) -> None:
     assert await old.list("") == []
 
 
+@pytest.mark.parametrize("obstacle", ["settings", "key"])
+async def test_what_nobody_can_abort_is_given_up_after_a_month_and_told(
+    bench: Bench, weed: WeedServer, obstacle: str
+) -> None:
+    part, clock = LEAST_PART_BYTES, ManualClock(SystemClock().now_ns())
+    await bench.set_storage(weed_settings(weed))
+    (file,) = await bench.spool.begin(APP, TASK, containers=WAV, size_bytes=3 * part)
+    async with bench.uploads(part_bytes=part, clock=clock) as uploads:
+        await _grow(uploads, file, 2 * part + SETTLED_BYTES)
+        await eventually(lambda: _has_sent(bench, 2), "a part is there")
+        old = await bench.store_of(file)
+        revoked = weed_settings(weed, secret_access_key="revoked")
+        await bench.set_storage(disk_settings("elsewhere") if obstacle == "settings" else revoked)
+        await _set_state(bench, file, segment_pb2.SEGMENT_STATE_LOST)
+        clock.advance(29 * DAY_SECONDS)
+        uploads.settings_changed()
+        await eventually(lambda: _is_postponed(bench), "it was tried")
+        assert await events_of_type(bench.database, event_pb2.EVENT_TYPE_WARNING) == []
+        clock.advance(2 * DAY_SECONDS)
+        uploads.settings_changed()
+        await eventually(lambda: _has_multiparts(bench, 0), "it is given up")
+        (event,) = await events_of_type(bench.database, event_pb2.EVENT_TYPE_WARNING)
+        assert event.warning.reason == error_pb2.ERROR_REASON_STORE_UNAVAILABLE
+        assert file.object_key in event.warning.message
+    ((key, upload_id),) = [(each.key, each.upload_id) for each in await old.list_parts_begun(file.object_key)]
+    await old.abort_parts(key, upload_id)
+
+
 async def test_an_upload_whose_beginning_was_lost_is_aborted(bench: Bench) -> None:
     """The row says that one may be begun; two are."""
     (file,) = await bench.spool.add(APP, TASK, containers=WAV, size_bytes=3 * SMALL_PART_BYTES)
@@ -457,6 +487,17 @@ async def _is_stopped_or_over(bench: Bench, file: SpooledFile) -> bool:
 
 async def _was_told(bench: Bench, file: SpooledFile, code: str) -> bool:
     return code in await bench.codes(file)
+
+
+async def _has_multiparts(bench: Bench, count: int) -> bool:
+    return len(await bench.multiparts()) == count
+
+
+async def _is_postponed(bench: Bench) -> bool:
+    async def read(connection: AsyncConnection) -> bool:
+        return await connection.scalar(sa.select(multipart_rows.c.next_attempt_ns)) is not None
+
+    return await bench.database.read(read)
 
 
 async def _has_tried(bench: Bench, file: SpooledFile, times: int) -> bool:

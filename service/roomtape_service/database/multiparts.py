@@ -27,6 +27,7 @@ __all__ = [
     "hasten_left",
     "ids_of_key",
     "leave",
+    "left_before",
     "left_of",
     "parts_sent",
     "postpone_left",
@@ -152,6 +153,20 @@ async def left_of(
     """Multiparts to be aborted that are due, oldest first."""
     query = sa.select(*_COLUMNS).where(
         _is_left(), multiparts.c.app_id == app_id, multiparts.c.store == store, now_ns >= _DUE_NS
+    )
+    query = query.order_by(multiparts.c.create_ns, multiparts.c.multipart_id).limit(limit)
+    return [MultipartRow(*row) for row in await connection.execute(query)]
+
+
+async def left_before(
+    connection: AsyncConnection, app_id: str, store: str, before_ns: int, limit: int
+) -> Sequence[MultipartRow]:
+    """Multiparts to be aborted that were begun before a time, oldest first."""
+    query = sa.select(*_COLUMNS).where(
+        _is_left(),
+        multiparts.c.app_id == app_id,
+        multiparts.c.store == store,
+        multiparts.c.create_ns < before_ns,
     )
     query = query.order_by(multiparts.c.create_ns, multiparts.c.multipart_id).limit(limit)
     return [MultipartRow(*row) for row in await connection.execute(query)]

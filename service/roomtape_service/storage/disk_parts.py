@@ -34,7 +34,7 @@ class DiskParts:
         self._folder = folder
 
     def owns(self, path: Path) -> bool:
-        """Whether the file belongs to an upload that can go on. A power cut may leave what says which one it is empty."""
+        """Whether the file belongs to an upload that can go on; a power cut may take away what it is to become."""
         return _read(path if path.suffix == _KEY_SUFFIX else self._key_path(path.name)) is not None
 
     def begin(self, key: str, part_bytes: int) -> str:

@@ -1,10 +1,14 @@
 """Multipart uploads that go on no more: aborted until their stores confirmed, since vendors charge for their parts.
 
-They are left when a file goes to another store, when it is lost or abandoned, and when its store forgot of it.
+1. They are left when a file goes to another store, when it is lost or abandoned, and when its store forgot of it.
+2. A store that is down is asked for ever.
+3. Where the settings lead to the store no more, or it refuses, somebody has to act. After a month of that they are
+   given up, and the application is told which they are.
 """
 
 import asyncio
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
@@ -13,8 +17,10 @@ from roomtape_service.clock import NANOSECONDS, Clock
 from roomtape_service.database import applications, multiparts
 from roomtape_service.database.database import Database
 from roomtape_service.database.multiparts import DueLeft, MultipartRow
+from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.storage.lane import wait_seconds
 from roomtape_service.storage.multipart import abort_begun
+from roomtape_service.storage.notices import store_warning
 from roomtape_service.storage.secrets import SecretKeyError
 from roomtape_service.storage.store import Store, StoreError, StoreRefused
 from roomtape_service.storage.stores import Stores
@@ -26,6 +32,11 @@ _AT_ONCE = 16
 _LOOK_SECONDS = 10.0
 # What settings lead to no more is looked for again now and then: they may come back.
 _UNREACHABLE_SECONDS = 3600.0
+# Since they were begun. By then a bucket's own rule, where it has one, has swept them.
+_GIVE_UP_NS = 30 * 24 * 3600 * NANOSECONDS
+# Told in one warning, of which the first few by name.
+_GIVEN_UP_AT_ONCE = 1000
+_NAMED_KEYS = 10
 
 _log = structlog.get_logger(__name__)
 
@@ -87,10 +98,14 @@ class Leftovers:
         try:
             store = await self._store(place)
             if store is None:
+                if await self._give_up(place, now_ns, "The settings lead there no more."):
+                    return now_ns
                 return await self._postpone(place, now_ns, _UNREACHABLE_SECONDS)
             for row in rows:
                 await self._abort(row, store)
         except StoreError as error:
+            if isinstance(error, StoreRefused) and await self._give_up(place, now_ns, error.message):
+                return now_ns
             self._failures[where] = self._failures.get(where, 0) + 1
             _log.warning(
                 "multipart_not_aborted",
@@ -115,6 +130,32 @@ class Leftovers:
         )
         _log.info("multipart_aborted", app_id=row.app_id, store=row.store, object_key=row.object_key)
 
+    async def _give_up(self, place: DueLeft, now_ns: int, reason: str) -> bool:
+        """Whether any were old enough. The application is told in the unit that forgets them."""
+
+        async def give_up(unit: UnitOfWork) -> Sequence[MultipartRow]:
+            await unit.lock_application(place.app_id)
+            rows = await multiparts.left_before(
+                unit.connection, place.app_id, place.store, now_ns - _GIVE_UP_NS, _GIVEN_UP_AT_ONCE
+            )
+            for row in rows:
+                await multiparts.forget(unit.connection, row.multipart_id)
+            if rows:
+                await unit.append(store_warning(place.app_id, _given_up_text(place.store, rows, reason)))
+            return rows
+
+        rows = await self._database.write(give_up)
+        for row in rows:
+            _log.warning(
+                "multipart_given_up",
+                app_id=row.app_id,
+                store=row.store,
+                object_key=row.object_key,
+                upload_id=row.upload_id,
+                reason=reason,
+            )
+        return bool(rows)
+
     async def _store(self, place: DueLeft) -> Store | None:
         application = await self._database.read(
             lambda connection: applications.find(connection, place.app_id)
@@ -133,6 +174,15 @@ class Leftovers:
             name=_POSTPONE,
         )
         return next_ns
+
+
+def _given_up_text(store: str, rows: Sequence[MultipartRow], reason: str) -> str:
+    keys = [row.object_key for row in rows[:_NAMED_KEYS]]
+    more = f", and {len(rows) - len(keys)} more" if len(rows) > len(keys) else ""
+    return (
+        f"Unfinished multipart uploads in {store} could not be aborted for a month, and are given up. {reason} Their "
+        f"parts may cost money until they are aborted there: {', '.join(keys)}{more}."
+    )
 
 
 _HASTEN = "storage.leftovers.Leftovers.hasten"
