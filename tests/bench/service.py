@@ -29,6 +29,8 @@ from roomtape.v1 import (
     storage_pb2,
     task_pb2,
     task_pb2_grpc,
+    webhook_pb2,
+    webhook_pb2_grpc,
 )
 from tests.bench.processes import family
 
@@ -53,10 +55,12 @@ _SETTINGS = {
 class Service:
     """A service with a new data folder; it runs while the block runs. The log stays below the folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """`settings` are added to those of all services of this bench."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._folder = folder
+        self._settings = {**_SETTINGS, **settings}
         self._process: subprocess.Popen[str] | None = None
         self._names = 0
         self.target = ""
@@ -79,6 +83,18 @@ class Service:
     def database_file(self) -> Path:
         """Where its state is; a log may be put there before it runs."""
         return self._folder / "roomtape.db"
+
+    @property
+    def secret_key_file(self) -> Path:
+        """The key of its secrets; it may be put there before it runs."""
+        return self._folder / "secret.key"
+
+    def enable_webhook(self, webhook_id: str) -> None:
+        """What is queued for it goes out."""
+        request = webhook_pb2.UpdateWebhookRequest(
+            webhook=webhook_pb2.Webhook(app_id=APP, webhook_id=webhook_id, enabled=True)
+        )
+        webhook_pb2_grpc.WebhookServiceStub(self._channel).UpdateWebhook(request, timeout=_CALL_SECONDS)
 
     @property
     def settings_file(self) -> Path:
@@ -155,7 +171,7 @@ class Service:
         return segments
 
     def __enter__(self) -> Self:
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in _SETTINGS.items()]
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._settings.items()]
         command = [sys.executable, "-m", "roomtape_service.cli.main", "serve", "--json"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ROOMTAPE_")}
         with (self._folder / "server.log").open("ab") as log:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -88,7 +88,9 @@ class Caller:
         found: list[event_pb2.Event] = []
         token = ""
         while True:
-            request = event_pb2.ListEventsRequest(app_id=APP, page_size=1000, resume_token=token or None)
+            request = event_pb2.ListEventsRequest(app_id=APP, page_size=1000)
+            if token:
+                request.resume_token = token
             page = await self.watch.ListEvents(request, timeout=CALL_SECONDS)
             if not page.events:
                 return found
@@ -125,8 +127,12 @@ def check(hook: Receiver, key: str, log: Sequence[event_pb2.Event], kills: int) 
     return Counter((task_id, sequence) for task_id, sequences in came.items() for sequence in sequences)
 
 
-def settings() -> dict[str, object]:
-    return {"webhook_http": "allow", "webhook_allowed_networks": "127.0.0.0/8"}
+def serving(folder: Path, failpoints: Path | None = None) -> AbstractAsyncContextManager[ServerProcess]:
+    """A service that may call this machine."""
+    allowed = {"webhook_http": "allow", "webhook_allowed_networks": "127.0.0.0/8"}
+    if failpoints is None:
+        return running_server(folder / "data", environment={}, **allowed)
+    return running_server(folder / "data", environment={}, failpoints_file=failpoints, **allowed)
 
 
 async def all_came(caller: Caller, hook: Receiver, key: str) -> Sequence[event_pb2.Event]:
@@ -164,7 +170,7 @@ def killed_at(failpoints: FailpointFile, place: str) -> bool:
 
 
 async def test_a_node_that_is_killed_while_it_delivers_loses_nothing(tmp_path: Path) -> None:
-    async with receiver() as hook, running_server(tmp_path / "data", **settings()) as server:
+    async with receiver() as hook, serving(tmp_path) as server:
         hook.latency_seconds = LATENCY_SECONDS
         caller = Caller(server.target)
         key = (await caller.create_webhook(hook.url)).key.value
@@ -183,7 +189,7 @@ async def test_what_was_taken_and_not_stored_is_sent_again_and_what_was_stored_i
     failpoints = FailpointFile(tmp_path / "failpoints", PART_BYTES)
     async with (
         receiver() as hook,
-        running_server(tmp_path / "data", failpoints_file=str(failpoints.path), **settings()) as server,
+        serving(tmp_path, failpoints.path) as server,
     ):
         caller = Caller(server.target)
         key = (await caller.create_webhook(hook.url)).key.value

@@ -20,6 +20,7 @@ from tests.bench.rows import (
     upload_memory,
     upload_stall,
     upload_throughput,
+    webhooks,
 )
 
 __all__ = ["ROWS"]
@@ -40,4 +41,5 @@ ROWS: Mapping[str, Callable[[Bench], Sequence[Figure]]] = {
     "upload_throughput": upload_throughput.measure,
     "upload_stall": upload_stall.measure,
     "upload_memory": upload_memory.measure,
+    "webhooks": webhooks.measure,
 }
