@@ -58,6 +58,7 @@ from roomtape_service.storage.credential_readers import make_sources
 from roomtape_service.storage.expiring import ExpiringCredentials
 from roomtape_service.storage.kinds import installed_kinds
 from roomtape_service.storage.part import PART_BYTES
+from roomtape_service.storage.renewing import RenewedCredentials
 from roomtape_service.storage.secrets import SecretBox, load_or_create_key
 from roomtape_service.storage.stores import Stores
 from roomtape_service.storage.upload import Uploads
@@ -163,6 +164,7 @@ class Node:
             asyncio.create_task(self._expiry.run(), name="expiry"),
             asyncio.create_task(self._joins.run(), name="joins"),
             asyncio.create_task(self._expiring_credentials.run(), name="expiring-credentials"),
+            asyncio.create_task(self._renewed_credentials.run(), name="renewed-credentials"),
         ]
         await self._server.start()
 
@@ -194,6 +196,7 @@ class Node:
         await self._removals.aclose()
         await self._playback.aclose()
         await self._expiring_credentials.aclose()
+        await self._renewed_credentials.aclose()
         await self._stores.aclose()
         await self._log.aclose()
         # 6. Last, since all of the above write to it.
@@ -221,6 +224,7 @@ class Node:
             randomness=self._random,
         )
         self._expiring_credentials = ExpiringCredentials(self._database, sources, clock)
+        self._renewed_credentials = RenewedCredentials(sources, self._credentials_renewed)
         self._uploads = Uploads(
             self._database,
             self._stores,
@@ -383,6 +387,12 @@ class Node:
         self._removals.retry_now()
         self._joins.retry_now()
         self._expiring_credentials.wake()
+
+    async def _credentials_renewed(self) -> None:
+        await self._uploads.retry_troubled()
+        await self._manifests.retry_troubled()
+        self._removals.retry_now()
+        self._joins.retry_now()
 
     async def _check_spool(self) -> None:
         """Raises SettingsError for a spool that is not the database's, before anything of it is given up."""

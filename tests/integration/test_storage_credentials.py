@@ -14,12 +14,14 @@ from google.protobuf import timestamp_pb2
 
 from roomtape.v1 import error_pb2, event_pb2, storage_pb2
 from roomtape_service.clock import NANOSECONDS, ManualClock, SystemClock
-from roomtape_service.database import Database, UnitOfWork, applications
+from roomtape_service.database import Database, UnitOfWork, applications, manifests
 from roomtape_service.settings_sources import CredentialSource, FileSource, WebIdentitySource
+from roomtape_service.spool.cleaning import remove_stored
 from roomtape_service.storage.clients import S3Clients
 from roomtape_service.storage.credential_readers import make_sources
 from roomtape_service.storage.credentials import CredentialSources
 from roomtape_service.storage.expiring import ExpiringCredentials
+from roomtape_service.storage.renewing import RenewedCredentials
 from roomtape_service.storage.secrets import SecretBox
 from roomtape_service.storage.store import (
     CredentialsRefused,
@@ -28,10 +30,12 @@ from roomtape_service.storage.store import (
     StoreUnavailable,
 )
 from roomtape_service.storage.stores import Stores
-from tests.support.databases import APP, clock, database, database_url, postgres
+from roomtape_service.storage.upload import Uploads
+from tests.support.databases import APP, add_tasks, clock, database, database_url, postgres
 from tests.support.servers import free_ports
-from tests.support.spooled import events_of_type
+from tests.support.spooled import TestSpool, events_of_type
 from tests.support.stores import BUCKET, SECRET_KEY, weed_settings
+from tests.support.uploading import QUICK
 from tests.support.waiting import eventually
 from tests.support.web_identity import ROLE_ARN, Issuer, issuer
 from tests.support.weed import WeedServer, weed_server
@@ -225,6 +229,36 @@ async def test_a_role_that_is_not_given(
         assert not told or told not in caught.value.message
 
 
+async def test_a_file_of_keys_that_is_mended_ends_the_wait(
+    database: Database, weed: WeedServer, tmp_path: Path
+) -> None:
+    """A store that refused is asked again after half a minute at the earliest; its operator need not wait for that."""
+    path, manual = tmp_path / "keys.json", _now()
+    _write(path, ("AKROOMTAPEREVOKED001", "gone"))
+    vault = FileSource(name="vault", applications=(APP,), path=path)
+    clients = S3Clients()
+    sources = make_sources([vault], clients, manual, {})
+    stores = Stores(
+        tmp_path, SecretBox(SECRET_KEY), clients=clients, sources=sources, clock=manual, limits=QUICK
+    )
+    await add_tasks(database, ["1000"])
+    await _set_storage(database, _settings(weed, "vault"))
+    spool = TestSpool(database, stores, tmp_path / "spool" / "generation")
+    (file,) = await spool.add(APP, "1000")
+    uploads = Uploads(database, stores, manual, manifests.changed, remove_stored)
+    running = asyncio.create_task(uploads.run())
+    await eventually(lambda: APP in uploads.statistics().troubles, "the store refused")
+    watch = RenewedCredentials(sources, uploads.retry_troubled)
+    await watch.tick()
+    _write(path, (weed.access_key_id, weed.secret_access_key))
+    manual.advance(5)
+    await watch.tick()
+    await eventually(lambda: spool.is_uploaded(file), "the file is uploaded")
+    await uploads.aclose()
+    await running
+    await stores.aclose()
+
+
 async def test_a_source_is_not_for_everybody(weed: WeedServer, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     _write(path, (weed.access_key_id, weed.secret_access_key))
@@ -272,6 +306,10 @@ async def test_an_application_is_warned_before_its_credentials_expire(
     (event,) = await events_of_type(database, WARNING)
     assert (event.app_id, event.warning.reason) == (APP, error_pb2.ERROR_REASON_CREDENTIALS_EXPIRING)
     assert timestamp_pb2.Timestamp(seconds=expire_ns // NANOSECONDS).ToJsonString() in event.warning.message
+    # Another node, or this one after a restart, tells it no second time.
+    component = ExpiringCredentials(database, CredentialSources(), clock)
+    await component.tick()
+    assert len(await events_of_type(database, WARNING)) == 1
     # New ones, in the second store too: each time is told once.
     later = _expiring(weed, clock.now_ns() + 7200 * NANOSECONDS)
     second = storage_pb2.StorageSettings(disk=storage_pb2.DiskStore(folder="first"))

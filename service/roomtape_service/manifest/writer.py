@@ -157,6 +157,11 @@ class ManifestWriter:
             way.next_ns = way.first.next_ns = 0
         self._wake.set()
 
+    async def retry_troubled(self) -> None:
+        """All that waits for a store that failed is due: what was wrong with some may be mended."""
+        for app_id in [app_id for app_id, way in self._ways.items() if way.failing_ns is not None]:
+            await self.retry_now(app_id)
+
     async def aclose(self) -> None:
         """Ends `run`, and waits. What was being written is written after the next start."""
         self._is_closing = True

@@ -2,7 +2,7 @@
 
 1. A store asks its `KeyRing` before each call; the answer is at hand except when something is read anew.
 2. A source is read anew when what it is made of changed, before what it gave expires, and when a store refused its
-   keys. Only one read of a source runs at a time.
+   keys. Only one read of a source runs at a time. `RenewedCredentials` looks at it also while nothing asks a store.
 3. When a read fails, keys that are still valid go on being used, and it is tried again in a while.
 """
 
@@ -102,6 +102,7 @@ class SourceKeys:
         self._read_ns = 0
         self._due_ns = 0
         self._reads = 0
+        self._renewals = 0
         self._error: StoreError | None = None
         self._lock = asyncio.Lock()
 
@@ -109,6 +110,21 @@ class SourceKeys:
     def failing_until_ns(self) -> int | None:
         """When the keys in hand expire, if they can't be read anew at present."""
         return self._keys.expire_ns if self._keys and self._error else None
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self._name
+
+    async def look(self) -> int:
+        """Reads the source anew if it has to be, though no store asks. Returns how often it gave other keys so far.
+
+        What nobody asked for yet is not read.
+        """
+        if self._reads and await self._has_changed():
+            async with self._lock:
+                await self._read()
+        return self._renewals
 
     async def keys(self) -> Keys:
         reads = self._reads
@@ -127,6 +143,10 @@ class SourceKeys:
             if self._keys == refused and self._clock.now_ns() - self._read_ns >= _LEAST_INTERVAL_NS:
                 await self._read()
         return self._keys is not None and self._keys != refused
+
+    async def _has_changed(self) -> bool:
+        is_failing = self._error is not None and self._clock.now_ns() >= self._due_ns
+        return is_failing or await self._reader.is_changed()
 
     async def _is_due(self) -> bool:
         return self._keys is None or self._clock.now_ns() >= self._due_ns or await self._reader.is_changed()
@@ -153,7 +173,8 @@ class SourceKeys:
             if self._keys is None or (self._keys.expire_ns is not None and self._keys.expire_ns <= now_ns):
                 self._keys = None
             return
-        if self._keys is not None and keys != self._keys:
+        if keys != self._keys and self._reads > 1:
+            self._renewals += 1
             _log.info("credentials_renewed", source=self._name, expire_ns=keys.expire_ns)
         self._keys = keys
         self._error = None
@@ -165,6 +186,11 @@ class CredentialSources:
 
     def __init__(self, sources: Iterable["Source"] = ()) -> None:
         self._sources = {source.name: source for source in sources}
+
+    @property
+    def all(self) -> Sequence[SourceKeys]:
+        """Of every source."""
+        return [source.keys for source in self._sources.values()]
 
     def usable(self, app_id: str) -> Sequence[str]:
         """Names of the sources that the application may use."""

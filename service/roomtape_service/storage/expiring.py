@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from roomtape.v1 import error_pb2, event_pb2, storage_pb2
 from roomtape_service.clock import NANOSECONDS, Clock
-from roomtape_service.database import applications
+from roomtape_service.database import applications, told
 from roomtape_service.database.applications import ApplicationRecord
 from roomtape_service.database.database import Database
 from roomtape_service.database.unit_of_work import UnitOfWork
@@ -28,8 +28,8 @@ _log = structlog.get_logger(__name__)
 class ExpiringCredentials:
     """Tells an application once of each time at which its credentials expire, from `WARN_AHEAD_NS` before.
 
-    Looks at what the settings say (`expire_time`), and at sources that can't be read at present. A node that starts
-    anew tells again of what is still about to expire.
+    Looks at what the settings say (`expire_time`), and at sources that can't be read at present. What was told is kept
+    in the database, so that no restart tells it again.
     """
 
     def __init__(
@@ -107,13 +107,16 @@ class ExpiringCredentials:
         if (app_id, place, expire_ns) in self._told:
             return
 
-        async def tell(unit: UnitOfWork) -> None:
+        async def tell(unit: UnitOfWork) -> bool:
             await unit.lock_application(app_id)
+            if not await told.is_news(unit, app_id, f"credentials of {place}", str(expire_ns)):
+                return False
             await unit.append(_warning(app_id, place, expire_ns))
+            return True
 
-        await self._database.write(tell)
+        if await self._database.write(tell):
+            _log.warning("credentials_expiring", app_id=app_id, expire_ns=expire_ns)
         self._told.add((app_id, place, expire_ns))
-        _log.warning("credentials_expiring", app_id=app_id, expire_ns=expire_ns)
 
 
 def _warning(app_id: str, place: str, expire_ns: int) -> event_pb2.Event:

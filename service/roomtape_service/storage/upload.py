@@ -152,6 +152,15 @@ class Uploads:
         await self._turns.retry(app_id)
         self.wake()
 
+    async def retry_troubled(self) -> None:
+        """All that waits for a store that failed is due: what was wrong with some may be mended."""
+        troubled = [
+            app_id for app_id, way in self._turns.ways.items() if way.first.trouble or way.second.trouble
+        ]
+        for app_id in troubled:
+            await self._turns.retry(app_id)
+        self.settings_changed()
+
     async def stop(self, file_id: str) -> None:
         """Ends the attempt that a file which was given up may be in, and waits for its end."""
         for task in [task for task in self._tasks if task.get_name() == _task_name(file_id)]:
