@@ -111,8 +111,10 @@ class EventLog:
         finally:
             tail.detach(cursor)
             if tail.unused:
+                # One that could not be loaded is of no application, say.
+                seconds = _LINGER_SECONDS if tail.loaded and self._started else 0.0
                 loop = asyncio.get_running_loop()
-                self._lingering[app_id] = loop.call_later(_LINGER_SECONDS, self._forget, app_id)
+                self._lingering[app_id] = loop.call_later(seconds, self._forget, app_id)
 
     async def task_ends(self, app_id: str, task_ids: Collection[str]) -> Mapping[str, int | None]:
         """Of each of these tasks that the application has, the place of its last event; None while it goes on."""
@@ -155,7 +157,8 @@ class EventLog:
                 # Told by now, if it is told at all: it was durable at the last look.
                 if app_id in self._tails:
                     self._tails[app_id].skip_to(head)
-            watched = [app_id for app_id, tail in self._tails.items() if not tail.unused]
+            # Those that linger too: the next page is read from what they have.
+            watched = [app_id for app_id, tail in self._tails.items() if tail.loaded]
             before, version = version, self._database.version
             if not watched or (version is not None and version == before):
                 heads = {}

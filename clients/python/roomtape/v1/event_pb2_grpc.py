@@ -76,8 +76,8 @@ class WatchServiceServicer(object):
         7. A slow watcher gets everything: the server keeps a cursor for it and no buffer, and reads history in batches. One
         that reads nothing for 60 seconds while there is something to read gets UNAVAILABLE, STREAM_STALLED; one that
         falls out of the history gets promise 6. Nothing is dropped in silence.
-        8. A stream ends with OK only if its filter names one task and the task's last event has been sent, or a snapshot
-        said that the task has ended. A server that stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo. An
+        8. A stream ends with OK only if its filter names one task, and the task's last event has been sent or lies before
+        where the stream began. A server that stops sends the bookmark DRAINING, then UNAVAILABLE with RetryInfo. An
         application that has as many streams open as it may have gets RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
         9. Filters are applied by the server; an unknown event type in a filter, or what no id or label can be, is
         INVALID_ARGUMENT, and a task that the application does not have TASK_NOT_FOUND. Events of types that a client does
