@@ -278,6 +278,12 @@ async def test_a_stream_of_one_task_that_has_ended_ends(database: Database, tmp_
         items, _ = await snapshot_of(call)
         assert items[0].task.state == task_pb2.TASK_STATE_COMPLETED
         assert await call.read() is aio.EOF
+        # Nothing would ever come after any other start either.
+        for origin in (event_pb2.WATCH_ORIGIN_NOW, event_pb2.WATCH_ORIGIN_OLDEST):
+            request = Request(app_id=APP, origin=origin, filter=Filter(task_ids=["3"]))
+            call = w.stub.WatchEvents(request)
+            assert (await read(call)).bookmark.reason == STARTED
+            assert await call.read() is aio.EOF
 
 
 @pytest.fixture
