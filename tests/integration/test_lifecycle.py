@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import pytest_asyncio
 from grpc import aio
 
 from roomtape.client import Client, RoomtapeError
-from roomtape.v1 import error_pb2, event_pb2, media_pb2, room_pb2, task_pb2
+from roomtape.v1 import application_pb2, error_pb2, event_pb2, media_pb2, room_pb2, task_pb2
 from tests.integration.bad_input.publishing import RawPublish, batch, frames, opening
 from tests.support.audio import tone
 from tests.support.hearing import assert_heard, hear, select, spoken_by
@@ -131,3 +131,36 @@ async def test_a_user_who_changes_the_codec_is_written_into_what_holds_it(
     assert_heard(select(segments, MP3, "ada"), spoken_by(speakers[:1]))
     opus = next(each for each in speakers if each.sound is OPUS)
     assert hear(select(segments, OGG, "ada"), opus.hertz)
+
+
+async def test_events_say_why_a_user_left(client: Client, channel: aio.Channel) -> None:
+    application = application_pb2.Application(app_id="gme", profile=application_pb2.PROFILE_GME)
+    await client.applications.CreateApplication(
+        application_pb2.CreateApplicationRequest(application=application)
+    )
+    await client.rooms.CreateRoom(room_pb2.CreateRoomRequest(app_id="gme", room_id="leaving"))
+    offer = Speaker("ada", 500, PCM).offer
+    async with AsyncExitStack() as stack:
+
+        async def enter(session: str) -> RawPublish:
+            publish = await stack.enter_async_context(RawPublish(channel))
+            await publish.open(opening("leaving", "ada", [offer], session=session, app_id="gme"))
+            return publish
+
+        await enter("1")
+        # Of two sessions of a user, a GME room has the newer.
+        second = await enter("2")
+        await second.close()
+        await enter("3")
+        await client.rooms.RemoveParticipant(
+            room_pb2.RemoveParticipantRequest(app_id="gme", room_id="leaving", user_id="ada")
+        )
+        await enter("4")
+        await client.rooms.CloseRoom(room_pb2.CloseRoomRequest(app_id="gme", room_id="leaving"))
+    left = event_pb2.EventFilter(types=[event_pb2.EVENT_TYPE_PARTICIPANT_LEFT])
+    assert [event.participant.leave_reason async for event in client.list_events("gme", filter=left)] == [
+        event_pb2.LEAVE_REASON_REPLACED,
+        event_pb2.LEAVE_REASON_CLOSED,
+        event_pb2.LEAVE_REASON_REMOVED,
+        event_pb2.LEAVE_REASON_ROOM_CLOSED,
+    ]

@@ -93,10 +93,10 @@ async def test_who_vanishes_leaves_after_thirty_seconds_and_may_come_back_before
     left = []
     async for response in event_pb2_grpc.WatchServiceStub(channel).WatchEvents(events):
         if response.WhichOneof("item") == "event":
-            left.append(response.event.participant.user_id)
+            left.append((response.event.participant.user_id, response.event.participant.leave_reason))
         if len(left) == 2:
             break
-    assert left == ["ben", "ada"]
+    assert left == [("ben", event_pb2.LEAVE_REASON_LOST), ("ada", event_pb2.LEAVE_REASON_LOST)]
 
 
 async def test_a_task_that_everybody_left_is_held_for_twelve_hours(
