@@ -61,6 +61,16 @@ T = event_pb2.EventType
         ),
         (
             event_pb2.Event(
+                type=event_pb2.EVENT_TYPE_PARTICIPANT_LEFT,
+                participant=event_pb2.ParticipantDetail(
+                    user_id="ada", leave_reason=event_pb2.LEAVE_REASON_LOST
+                ),
+            ),
+            "participant-left",
+            "ada  lost",
+        ),
+        (
+            event_pb2.Event(
                 type=event_pb2.EVENT_TYPE_TRACK_STARTED,
                 participant=event_pb2.ParticipantDetail(user_id="ada", track=TRACK),
             ),

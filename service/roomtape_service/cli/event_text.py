@@ -66,7 +66,9 @@ def _room(room: room_pb2.Room) -> str:
 def _participant(detail: event_pb2.ParticipantDetail) -> str:
     if not detail.HasField("track"):
         count = detail.participant_count
-        return f"{detail.user_id}  {count} in the room" if count else detail.user_id
+        reason = label(event_pb2.LeaveReason.DESCRIPTOR, detail.leave_reason)
+        parts = [detail.user_id, reason, f"{count} in the room" if count else ""]
+        return "  ".join(part for part in parts if part)
     track = detail.track
     codec = label(media_pb2.Codec.DESCRIPTOR, track.codec)
     return f"{detail.user_id} {track.track_id} {codec} {track.sample_rate_hz} Hz × {track.channels}"
