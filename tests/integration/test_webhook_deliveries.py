@@ -9,8 +9,6 @@ from dataclasses import replace
 
 import pytest
 from aiohttp import web
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
 from roomtape.client import verify_webhook
@@ -20,7 +18,6 @@ from roomtape_service.database import Database, UnitOfWork
 from roomtape_service.database import deliveries as delivery_rows
 from roomtape_service.database import webhooks as webhook_rows
 from roomtape_service.database.outbox import Due
-from roomtape_service.database.tables import events
 from roomtape_service.database.webhooks import WebhookRow
 from roomtape_service.webhooks.attempt import Attempts
 from roomtape_service.webhooks.deliveries import Deliveries
@@ -29,7 +26,7 @@ from roomtape_service.webhooks.formats.roomtape import RoomtapeFormat
 from roomtape_service.webhooks.schedule import OURS
 from roomtape_service.webhooks.sender import Sender
 from roomtape_service.webhooks.webhook import Webhook
-from tests.support.databases import APP, add_application, add_tasks
+from tests.support.databases import APP, add_application, add_tasks, stored_events
 from tests.support.receiver import Conduct, Receipt, receiver
 from tests.support.waiting import eventually
 from tests.support.webhooks import KEY, LOOPBACK, add_key, add_webhook, append, delivering, settled, states
@@ -347,7 +344,8 @@ async def test_an_outage_is_told_and_when_it_is_over_everything_comes_at_once(
                     await later(sending, clock, 60)
         # The first that was taken brought the others, the warnings among them.
         assert set(texts(running.taken)) == {*tasks, ""}
-        warnings = await of_reason(database, error_pb2.ERROR_REASON_WEBHOOK_FAILING)
+        warnings = [event for event in await stored_events(database) if event.warning.reason]
+        assert {event.warning.reason for event in warnings} == {error_pb2.ERROR_REASON_WEBHOOK_FAILING}
         assert len(warnings) == 2
         assert "hook" in warnings[0].warning.message
         assert "HTTP 500" in warnings[0].warning.message
@@ -357,17 +355,6 @@ async def test_an_outage_is_told_and_when_it_is_over_everything_comes_at_once(
         assert told["webhook_recovered"] == 1
         assert KEY not in str(lines)
         assert sending.statistics().failing == 0
-
-
-async def of_reason(database: Database, reason: error_pb2.ErrorReason.ValueType) -> Sequence[event_pb2.Event]:
-    """The WARNING events with this reason."""
-
-    async def read(connection: AsyncConnection) -> Sequence[event_pb2.Event]:
-        rows = await connection.scalars(select(events.c.payload).where(events.c.app_id == APP))
-        found = [event_pb2.Event.FromString(row) for row in rows]
-        return [each for each in found if each.warning.reason == reason]
-
-    return await database.read(read)
 
 
 async def test_deliveries_of_another_process_are_found_by_looking(

@@ -23,6 +23,7 @@ __all__ = [
     "database",
     "database_url",
     "postgres",
+    "stored_events",
     "warning",
 ]
 
@@ -121,9 +122,14 @@ def warning(text: str, *, app_id: str = APP, task_id: str = "") -> event_pb2.Eve
 
 async def stored_texts(database: Database) -> list[str]:
     """What the warnings in the database say, in the order of the log."""
+    return [event.warning.message for event in await stored_events(database)]
 
-    async def work(connection: AsyncConnection) -> list[str]:
+
+async def stored_events(database: Database) -> list[event_pb2.Event]:
+    """The events in the database, in the order of the log."""
+
+    async def work(connection: AsyncConnection) -> list[event_pb2.Event]:
         rows = await connection.scalars(select(events.c.payload).order_by(events.c.app_id, events.c.sequence))
-        return [event_pb2.Event.FromString(row).warning.message for row in rows]
+        return [event_pb2.Event.FromString(row) for row in rows]
 
     return await database.read(work)
