@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -176,6 +177,27 @@ async def test_a_body_is_read_up_to_its_bound(serving: Serving, session: aiohttp
         assert (await post(session, url, b"x" * MAX_BODY_BYTES, {}))[0] == 400
         assert (await send(session, url))[0] == 204
     assert receiving.events == [event()]
+
+
+async def test_a_sender_that_goes_away_in_the_middle_leaves_nothing(
+    serving: Serving, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiving = Receiving()
+    made = request(event())
+    head = "".join(f"{name}: {value}\r\n" for name, value in made.headers.items())
+    async with serving(receiving.receiver()) as url:
+        address = urlsplit(url)
+        _, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(f"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n{head}\r\n".encode())
+        writer.write(made.body)
+        await writer.drain()
+        # The server has read the first half when it answers another.
+        assert (await send(session, url, OTHER_KEY))[0] == 401
+        writer.close()
+        await writer.wait_closed()
+        assert (await send(session, url))[0] == 204
+    assert receiving.events == [event()]
+    assert "Traceback" not in caplog.text
 
 
 async def test_an_error_of_the_work_makes_it_come_again(

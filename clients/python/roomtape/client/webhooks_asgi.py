@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from http import HTTPStatus
 from typing import cast
 
-from roomtape.client.webhooks_receiving import WebhookAnswer, WebhookReceiver
+from roomtape.client.webhooks_receiving import BodyCutOff, WebhookAnswer, WebhookReceiver
 
 __all__ = ["WebhookApp"]
 
@@ -34,15 +34,9 @@ class WebhookApp:
     async def _http(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         headers = cast("Iterable[tuple[bytes, bytes]]", scope["headers"])
         named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
-        try:
-            answer = await self._receiver.receive(str(scope["method"]), named, _body(receive))
-        except _Disconnected:
-            return
+        answer = await self._receiver.receive(str(scope["method"]), named, _body(receive))
+        # ASGI lets one send to whoever went away.
         await _answer(send, answer)
-
-
-class _Disconnected(Exception):
-    """The sender went away in the middle of the body; nobody waits for an answer."""
 
 
 async def _body(receive: _Receive) -> AsyncIterator[bytes]:
@@ -50,7 +44,7 @@ async def _body(receive: _Receive) -> AsyncIterator[bytes]:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise _Disconnected
+            raise BodyCutOff
         yield cast("bytes", message.get("body", b""))
         more = bool(message.get("more_body", False))
 

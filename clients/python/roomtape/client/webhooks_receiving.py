@@ -19,7 +19,7 @@ from typing import Protocol
 from roomtape.client.webhooks import ReceivedWebhook, WebhookError, WebhookSignatureError, WebhookVerifier
 from roomtape.v1 import event_pb2
 
-__all__ = ["OnEvent", "RecentWebhooks", "SeenWebhooks", "WebhookAnswer", "WebhookReceiver"]
+__all__ = ["BodyCutOff", "OnEvent", "RecentWebhooks", "SeenWebhooks", "WebhookAnswer", "WebhookReceiver"]
 
 _LOG = logging.getLogger("roomtape.client")
 
@@ -59,6 +59,10 @@ class RecentWebhooks:
             self._ids.popitem(last=False)
 
 
+class BodyCutOff(Exception):
+    """Raised by the chunks of a body whose sender went away before its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookAnswer:
     """What to answer: an HTTP status, and a line that says why it is none of 200 to 299."""
@@ -91,7 +95,10 @@ class WebhookReceiver:
         """Takes one request; what `on_event` raises is logged and answered with 500. Being cancelled cancels it."""
         if method != "POST":
             return WebhookAnswer(HTTPStatus.METHOD_NOT_ALLOWED, "webhooks are sent by POST")
-        body = await self._read(chunks)
+        try:
+            body = await self._read(chunks)
+        except BodyCutOff:
+            return WebhookAnswer(HTTPStatus.BAD_REQUEST, "the body has no end")
         if body is None:
             return WebhookAnswer(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a webhook has at most {self._max_body_bytes} bytes"
