@@ -28,7 +28,7 @@ _NEXT_TASK_SEQUENCE = (
 )
 _LOGGED_BEFORE = (
     select(events.c.logged_bytes)
-    .where(events.c.app_id == bindparam("of_app_id"), events.c.sequence == bindparam("before"))
+    .where(events.c.app_id == bindparam("app_id"), events.c.sequence == bindparam("before"))
     .scalar_subquery()
 )
 _INSERT_EVENT = insert(events).values(
@@ -104,7 +104,6 @@ class UnitOfWork:
                 "type": event.type,
                 "event_ns": event.event_time.seconds * NANOSECONDS + event.event_time.nanos,
                 "payload": payload,
-                "of_app_id": app_id,
                 "before": event.sequence - 1,
                 "bytes": len(payload),
             },
