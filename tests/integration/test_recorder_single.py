@@ -12,7 +12,7 @@ from roomtape_service.recording import protocol
 from roomtape_service.recording.protocol import Container, FrameStatistics, RoomClock, TrackCodec
 from tests.support.audio import ffmpeg_decode, find_tone, join, noise, opus_packets, tone
 from tests.support.recorder import EPOCH_NS, MS, SECOND, Publisher, RecorderNode, order
-from tests.support.single import begin, end, path_of, pcm_frames, send
+from tests.support.single import begin, decode, end, path_of, pcm_frames, send
 
 FRAME = 960
 TRACK = 7
@@ -43,12 +43,12 @@ async def test_pcm_comes_out_as_it_went_in(node: RecorderNode, rate: int, channe
 @pytest.mark.parametrize("channels", [1, 2])
 async def test_opus_goes_into_all_containers_at_once(node: RecorderNode, channels: int) -> None:
     publisher = Publisher(TRACK, TrackCodec.OPUS, channels=channels)
-    begin(node, publisher, order("r", Container.OGG, Container.WAV, Container.MP3))
+    begin(node, publisher, order("r", *Container))
     signal = tone(440, 2.0, channels=channels)
     packets = opus_packets(signal)
     send(node, publisher, [publisher.frame(packet, FRAME) for packet in packets])
     [segment] = await end(node, publisher)
-    decoded = {each: ffmpeg_decode(path_of(segment, each), channels) for each in Container}
+    decoded = {each: decode(segment, each, channels) for each in Container}
     assert {len(each) for each in decoded.values()} == {len(packets) * FRAME}
     assert {file.sample_count for file in segment.files} == {len(packets) * FRAME}
     for heard in decoded.values():
@@ -78,7 +78,7 @@ async def test_files_are_announced_and_grow_while_the_user_speaks(node: Recorder
 
 async def test_pauses_become_silence_of_the_same_length(node: RecorderNode) -> None:
     publisher = Publisher(TRACK, TrackCodec.OPUS)
-    begin(node, publisher, order("r", Container.OGG, Container.WAV, Container.MP3))
+    begin(node, publisher, order("r", *Container))
     packets = opus_packets(tone(440, 1.0))
     for pause_ms in (700, 1_234, 5_000, 0):
         send(node, publisher, [publisher.frame(packet, FRAME) for packet in packets])
@@ -88,7 +88,7 @@ async def test_pauses_become_silence_of_the_same_length(node: RecorderNode) -> N
     spurt = len(packets) * 0.02
     starts = np.cumsum([0, spurt + 0.7, spurt + 1.234, spurt + 5.0])
     for container in Container:
-        heard = ffmpeg_decode(path_of(segment, container))
+        heard = decode(segment, container)
         spans = find_tone(heard, 440, 48_000)
         assert [span.start for span in spans] == pytest.approx(list(starts), abs=0.012)
         assert abs(len(heard) - segment.sample_count) < 120
@@ -155,7 +155,7 @@ async def test_a_frame_of_a_segment_that_is_cut_already_counts_once(
 
 async def test_payloads_that_are_none_become_silence_and_are_told(node: RecorderNode) -> None:
     publisher = Publisher(TRACK, TrackCodec.OPUS)
-    begin(node, publisher, order("r", Container.OGG, Container.WAV, Container.MP3))
+    begin(node, publisher, order("r", *Container))
     packets = opus_packets(tone(440, 2.0))[:100]
     broken = {10: b"", 11: b"\xff" * 3, 50: b"\xfb\x00", 51: b"\xf9\x00"}
     send(
@@ -169,7 +169,7 @@ async def test_payloads_that_are_none_become_silence_and_are_told(node: Recorder
     assert {each.reason for each in told} == {"CORRUPT_PAYLOAD"}
     assert sorted(n for each in told for n in range(each.first, each.last + 1)) == [11, 12, 51, 52]
     for container in Container:
-        heard = ffmpeg_decode(path_of(segment, container))
+        heard = decode(segment, container)
         assert len(heard) == 100 * FRAME
     silent = ffmpeg_decode(path_of(segment, Container.WAV))[10 * FRAME : 12 * FRAME]
     assert not silent.any()

@@ -17,11 +17,15 @@ import numpy.typing as npt
 __all__ = [
     "Samples",
     "ToneSpan",
+    "a_law",
+    "aac_decode",
+    "aac_units",
     "decode_file",
     "ffmpeg_complaints",
     "ffmpeg_decode",
     "find_tone",
     "level_dbfs",
+    "mu_law",
     "noise",
     "opus_decode",
     "opus_packets",
@@ -99,14 +103,84 @@ def opus_decode(packets: Iterable[bytes], channels: int = 1) -> Samples:
     return _shaped(np.concatenate(decoded).astype(np.int16), channels)
 
 
+def aac_units(signal: Samples, rate: int = 48_000, bitrate: int = 64_000) -> list[bytes]:
+    """AAC-LC access units of a signal, the first of which plays its first 1,024 samples: fading in, since a decoder
+    would need the one before it, which is left out."""
+    channels = 1 if signal.ndim == 1 else signal.shape[1]
+    encoder = av.CodecContext.create("aac", "w")
+    assert isinstance(encoder, av.AudioCodecContext)
+    encoder.sample_rate, encoder.format, encoder.bit_rate = rate, "fltp", bitrate * channels
+    encoder.layout = "mono" if channels == 1 else "stereo"
+    encoder.time_base = Fraction(1, rate)
+    encoder.options = {"aac_coder": "fast", "flags": "+bitexact"}
+    planes = (signal.reshape(-1, channels).T / FULL_SCALE).astype(np.float32)
+    planes = np.pad(planes, ((0, 0), (0, -planes.shape[1] % 1024)))
+    units: list[bytes] = []
+    for at in range(0, planes.shape[1], 1024):
+        block = np.ascontiguousarray(planes[:, at : at + 1024])
+        frame = av.AudioFrame.from_ndarray(block, "fltp", encoder.layout.name)
+        frame.sample_rate = rate
+        units += [bytes(packet) for packet in encoder.encode(frame)]
+    units += [bytes(packet) for packet in encoder.encode(None)]
+    return units[1:]
+
+
+def aac_decode(units: Iterable[bytes], rate: int = 48_000, channels: int = 1) -> Samples:
+    """What a decoder that starts with the first unit puts out."""
+    decoder = av.CodecContext.create("aac", "r")
+    assert isinstance(decoder, av.AudioCodecContext)
+    # AAC-LC at the place that the rate has in the table of ISO/IEC 14496-3.
+    index = (
+        96_000,
+        88_200,
+        64_000,
+        48_000,
+        44_100,
+        32_000,
+        24_000,
+        22_050,
+        16_000,
+        12_000,
+        11_025,
+        8_000,
+    ).index(rate)
+    decoder.extradata = (2 << 11 | index << 7 | channels << 3).to_bytes(2, "big") + b"\x56\xe5\0"
+    blocks = [frame.to_ndarray() for unit in units for frame in decoder.decode(av.Packet(unit))]
+    wave = np.concatenate(blocks, axis=1).T.reshape(-1).astype(np.float64) * FULL_SCALE
+    return _shaped(np.clip(np.rint(wave), -32768, 32767).astype(np.int16), channels)
+
+
+def mu_law(signal: Samples) -> bytes:
+    """G.711 µ-law by FFmpeg."""
+    return _law("pcm_mulaw", signal)
+
+
+def a_law(signal: Samples) -> bytes:
+    """G.711 A-law by FFmpeg."""
+    return _law("pcm_alaw", signal)
+
+
+def _law(codec: str, signal: Samples) -> bytes:
+    channels = 1 if signal.ndim == 1 else signal.shape[1]
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.AudioCodecContext)
+    encoder.sample_rate, encoder.format, encoder.layout = 8_000, "s16", "mono" if channels == 1 else "stereo"
+    encoder.time_base = Fraction(1, 8_000)
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(signal).reshape(1, -1), "s16", encoder.layout.name
+    )
+    frame.sample_rate = 8_000
+    return b"".join(bytes(packet) for each in (frame, None) for packet in encoder.encode(each))
+
+
 def decode_file(path: str | Path) -> tuple[Samples, int]:
-    """Everything that PyAV decodes of a file, and its rate."""
+    """Everything that PyAV decodes of a file, and its rate. The last frame of MP4 is cut to its duration."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
         resampler = av.AudioResampler(format="s16", layout=stream.codec_context.layout, rate=rate)
         blocks = [
-            block.to_ndarray().reshape(-1)
+            block.to_ndarray().reshape(-1)[: frame.duration * channels or None]
             for frame in container.decode(stream)
             for block in resampler.resample(frame)
         ]
@@ -117,8 +191,9 @@ def decode_file(path: str | Path) -> tuple[Samples, int]:
 def ffmpeg_decode(path: str | Path, channels: int = 1) -> Samples:
     """Everything that the ffmpeg program decodes of a file; AssertionError if it complains about anything."""
     # Without the option it would complain that WAV does not name its channels.
-    options = ["-nostdin", "-v", "warning", "-xerror", "-guess_layout_max", "0"]
-    # It would not be sure of an MP3 file of three frames either.
+    options = ["-nostdin", "-xerror", "-guess_layout_max", "0"]
+    # It would not be sure of an MP3 file of three frames either, nor is it ever of how long a stream of AAC is.
+    options += ["-v", "error" if Path(path).suffix == ".aac" else "warning"]
     options += ["-f", Path(path).suffix.removeprefix(".")]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), *options, "-i", str(path), "-f", "s16le", "-"]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)

@@ -26,6 +26,7 @@ __all__ = [
     "spoken_by",
 ]
 
+UNIT_SAMPLES = 1024
 WITHIN_NS = 40 * MS
 WITHIN_DB = 1.0
 _SHORTEST_NS = 30 * MS
@@ -62,6 +63,11 @@ def samples_of(segment: segment_pb2.Segment) -> Samples:
     """What a file holds, by PyAV."""
     samples, rate = decode_file(path_of(segment))
     assert rate == segment.sample_rate_hz
+    if segment.container == media_pb2.CONTAINER_AAC:
+        # The file itself does not say what of it was not recorded: a unit before and what fills up the last.
+        delay = segment.encoder_delay_samples
+        assert len(samples) == delay + -(-segment.sample_count // UNIT_SAMPLES) * UNIT_SAMPLES
+        return samples[delay : delay + segment.sample_count]
     return samples
 
 

@@ -3,10 +3,10 @@
 from roomtape.v1 import ingest_pb2
 from roomtape_service.recording import protocol
 from roomtape_service.recording.protocol import Container, RoomClock
-from tests.support.audio import Samples
+from tests.support.audio import Samples, ffmpeg_decode
 from tests.support.recorder import EPOCH_NS, Publisher, RecorderNode
 
-__all__ = ["begin", "end", "path_of", "pcm_frames", "send"]
+__all__ = ["begin", "decode", "end", "path_of", "pcm_frames", "send"]
 
 
 def begin(
@@ -41,3 +41,13 @@ async def end(
 def path_of(segment: protocol.SegmentCompleted, container: Container) -> str:
     [file] = [file for file in segment.files if file.container is container]
     return file.path
+
+
+def decode(segment: protocol.SegmentCompleted, container: Container, channels: int = 1) -> Samples:
+    """What was recorded into a segment's file, by ffmpeg."""
+    [file] = [file for file in segment.files if file.container is container]
+    heard = ffmpeg_decode(file.path, channels)
+    if container is not Container.AAC:
+        return heard
+    # The file itself does not say what of it was not recorded.
+    return heard[file.encoder_delay : file.encoder_delay + file.sample_count]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from roomtape.client import Client, Publisher, PublisherSettings
 from roomtape.v1 import ingest_pb2, media_pb2, room_pb2, segment_pb2, task_pb2
-from tests.support.audio import Samples, opus_packets, tone
+from tests.support.audio import Samples, a_law, aac_units, mu_law, opus_packets, tone
 from tests.support.manifests import assert_verified, is_on_disk
 from tests.support.waiting import eventually
 
@@ -30,6 +30,8 @@ MS = 1_000_000
 TRACK = "mic"
 START_NS = 1_700_000_000 * SECOND
 _FRAME_MS = 20
+_AAC_SAMPLES = 1024
+_LAWS = {media_pb2.CODEC_PCMU: mu_law, media_pb2.CODEC_PCMA: a_law}
 _SETTLE_SECONDS = 0.6
 """More than the margin by which a worker stays behind what a publisher calls complete, and than encoders keep back."""
 _END_SECONDS = 30.0
@@ -51,17 +53,22 @@ class Sound:
         if self.codec == media_pb2.CODEC_OPUS:
             bitrate = 48_000 * self.channels
             return opus_packets(signal, bitrate, self.frame_ms)[: len(signal) // self.samples]
+        if self.codec == media_pb2.CODEC_AAC:
+            return aac_units(signal, self.rate)[: -(-len(signal) // self.samples)]
+        if self.codec in _LAWS:
+            size, data = self.samples * self.channels, _LAWS[self.codec](signal)
+            return [data[at : at + size] for at in range(0, len(data), size)]
         return pcm_frames(signal, self.samples)
 
     @property
     def samples(self) -> int:
         """Of a frame."""
-        return self.rate * self.frame_ms // 1000
+        return _AAC_SAMPLES if self.codec == media_pb2.CODEC_AAC else self.rate * self.frame_ms // 1000
 
     @property
     def frame_ns(self) -> int:
         """Of a frame."""
-        return self.frame_ms * MS
+        return self.samples * SECOND // self.rate
 
 
 OPUS = Sound(media_pb2.CODEC_OPUS)
@@ -126,8 +133,10 @@ class Speaker:
         return at_ns
 
     def _duration_ns(self, payload: bytes) -> int:
-        if self.sound.codec == media_pb2.CODEC_OPUS:
+        if self.sound.codec in (media_pb2.CODEC_OPUS, media_pb2.CODEC_AAC):
             return self.sound.frame_ns
+        if self.sound.codec in _LAWS:
+            return len(payload) // self.sound.channels * SECOND // self.sound.rate
         return len(payload) // (2 * self.sound.channels) * SECOND // self.sound.rate
 
 

@@ -25,7 +25,8 @@ from roomtape_service.recording.joining.job import (
     encode_line,
 )
 from roomtape_service.recording.vocabulary import Container
-from tests.support.audio import Samples, decode_file, noise, opus_packets, tone
+from tests.support.aac_files import passed_aac
+from tests.support.audio import Samples, aac_units, decode_file, noise, opus_packets, tone
 
 RATE = 48_000
 BITRATE = 64_000
@@ -160,6 +161,8 @@ def test_a_source_that_differs_is_named(tmp_path: Path, container: Container) ->
         Container.WAV: lambda path: _wav(path, signal, RATE),
         Container.MP3: lambda path: _mp3(path, signal, RATE),
         Container.OGG: lambda path: _ogg(path, opus_packets(signal)),
+        Container.AAC: lambda path: passed_aac(path, Container.AAC, aac_units(signal)),
+        Container.M4A: lambda path: passed_aac(path, Container.M4A, aac_units(signal)),
     }
     files = [kinds[container](tmp_path / f"{index}") for index in range(3)]
     places = [(index * 24_000, 24_000) for index in range(3)]

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from roomtape_service.recording.containers.aac_files import finish_aac, finish_m4a, m4a_format
+from roomtape_service.recording.containers.aac_writer import AacWriter
 from roomtape_service.recording.containers.mp3 import MP3_DELAY, Mp3Writer, finish_mp3, frame_format
 from roomtape_service.recording.containers.mp3_frames import (
     FrameFormat,
@@ -235,7 +237,7 @@ def test_wav_is_the_samples(tmp_path: Path, channels: int) -> None:
 
 def test_the_table_has_what_the_contract_allows_and_nothing_else() -> None:
     methods = {(codec, container): row.method for (codec, container), row in PAIRS.items()}
-    encoded = {each: Method.ENCODE for each in (Container.MP3, Container.AAC, Container.M4A)}
+    encoded = dict.fromkeys((Container.MP3, Container.AAC, Container.M4A), Method.ENCODE)
     decoded = {**encoded, Container.WAV: Method.DECODE}
     passed = {Container.AAC: Method.PASS, Container.M4A: Method.PASS}
     wanted = {
@@ -273,6 +275,8 @@ def test_files_grow_only_at_their_end(tmp_path: Path, container: Container) -> N
             writer = OggWriter(str(path), 1, serial=7)
         case Container.WAV:
             writer = WavWriter(str(path), 48_000, 1)
+        case Container.AAC | Container.M4A:
+            writer = AacWriter(container, str(path), 48_000, 1, 64_000)
     halfway = b""
     for index in range(100):
         if container is Container.OGG:
@@ -291,6 +295,10 @@ def test_files_grow_only_at_their_end(tmp_path: Path, container: Container) -> N
             finish_ogg(str(path), size)
         case Container.WAV:
             finish_wav(str(path), size, 96_000, 48_000, 1)
+        case Container.AAC:
+            finish_aac(str(path), size, 96_000, passes=False)
+        case Container.M4A:
+            finish_m4a(str(path), size, 96_000, m4a_format(48_000, 1, passes=False))
     first_part = 1024
     assert len(halfway) > 2 * first_part
     assert path.read_bytes()[first_part : len(halfway)] == halfway[first_part:]

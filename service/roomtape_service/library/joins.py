@@ -254,7 +254,9 @@ class Joins:
             bitrate=task_pb2.OutputSettings.FromString(task.output).audio_bitrate_bps,
             samples=plan.samples,
             sources=tuple(
-                JoinSource(segment.size_bytes, segment.sha256, start, segment.sample_count)
+                JoinSource(
+                    segment.size_bytes, segment.sha256, start, segment.sample_count, segment.encoder_delay
+                )
                 for segment, start in zip(plan.segments, plan.starts, strict=True)
             ),
         )

@@ -10,7 +10,9 @@ from roomtape_service.manifest.model import File
 __all__ = ["Media", "MediaError", "compare", "measure"]
 
 _CODECS = {"OPUS": frozenset({"opus", "libopus"}), "PCM_S16LE": frozenset({"pcm_s16le"})}
-_CODECS["MP3"] = frozenset({"mp3", "mp3float"})
+_CODECS |= {"MP3": frozenset({"mp3", "mp3float"}), "AAC": frozenset({"aac", "aac_fixed"})}
+_UNIT_SAMPLES = 1024
+"""Of AAC, whose streams tell neither the encoder's delay nor where in the last unit they end."""
 
 
 class MediaError(Exception):
@@ -34,7 +36,8 @@ def measure(path: Path) -> Media:
             if not container.streams.audio:
                 raise MediaError("it has no audio")
             stream = container.streams.audio[0]
-            samples = sum(frame.samples for frame in container.decode(stream))
+            # The last frame of MP4 may be longer than it is to be played.
+            samples = sum(frame.duration or frame.samples for frame in container.decode(stream))
             context = stream.codec_context
             return Media(context.name, context.sample_rate, context.channels, samples)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -50,8 +53,14 @@ def compare(file: File, media: Media) -> list[str]:
     for name, found, said in (
         ("samples a second", media.sample_rate_hz, file.sample_rate_hz),
         ("channels", media.channels, file.channels),
-        ("samples", media.sample_count, file.sample_count),
+        ("samples", media.sample_count, _decoded_samples(file)),
     ):
         if found != said:
             problems.append(f"it has {found} {name}, not {said}")
     return problems
+
+
+def _decoded_samples(file: File) -> int:
+    if file.container != "AAC":
+        return file.sample_count
+    return file.encoder_delay_samples + -(-file.sample_count // _UNIT_SAMPLES) * _UNIT_SAMPLES

@@ -10,7 +10,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 from roomtape_service.recording.aac import UNIT_SAMPLES, audio_specific_config
@@ -22,6 +22,7 @@ __all__ = [
     "Placed",
     "finished_head",
     "finished_index",
+    "finished_size",
     "fragment",
     "fragment_bytes",
     "growing_head",
@@ -83,6 +84,17 @@ class Fragment:
     """How many bytes they have together."""
 
     @property
+    def starts(self) -> list[int]:
+        """Where each unit begins."""
+        durations = self.durations or [UNIT_SAMPLES] * (self.count - 1)
+        return list(accumulate(durations, initial=self.start))
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """How many bytes each unit has."""
+        return _numbers(self.sizes)
+
+    @property
     def count(self) -> int:
         """How many units."""
         return len(self.sizes) // _SIZE_BYTES
@@ -105,6 +117,17 @@ def growing_head(form: M4aFormat) -> bytes:
 def finished_head(size: int) -> bytes:
     """What the file begins with when it is finished: a box around all that follows of its first `size` bytes."""
     return _FILE_TYPE + _MDAT_HEAD.pack(_LARGE_SIZE, b"mdat", size - len(_FILE_TYPE))
+
+
+def finished_size(head: bytes) -> int:
+    """Where the fragments end of a file that begins with `head`, as long as `growing_head`. Raises ValueError."""
+    at = len(_FILE_TYPE)
+    if len(head) < at + _MDAT_HEAD.size or not head.startswith(_FILE_TYPE):
+        raise ValueError("no M4A file")
+    mark, kind, size = _MDAT_HEAD.unpack_from(head, at)
+    if (mark, kind) != (_LARGE_SIZE, b"mdat"):
+        raise ValueError("an M4A file that was not finished")
+    return at + int(size)
 
 
 def finished_index(form: M4aFormat, samples: int, fragments: Sequence[tuple[int, Fragment]]) -> bytes:

@@ -59,8 +59,10 @@ def _join(job: JoinJob, sources: Iterable[Source]) -> tuple[int, int]:
             from roomtape_service.recording.joining.mp3 import join_mp3
 
             return join_mp3(job, sources), MP3_DELAY
-        case _:
-            raise ValueError(f"{job.container} can't be joined")
+        case Container.AAC | Container.M4A:
+            from roomtape_service.recording.joining.aac import join_aac
+
+            return join_aac(job, sources)
 
 
 def main() -> int:

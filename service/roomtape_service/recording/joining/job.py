@@ -33,6 +33,8 @@ class JoinSource:
     """Where it begins in the joined file."""
     samples: int
     """How many it plays."""
+    encoder_delay: int = 0
+    """How many a decoder puts out before them that knows of no tag."""
 
 
 @dataclass(frozen=True, slots=True)
