@@ -24,6 +24,7 @@ from roomtape_service.database.tables import tasks
 from roomtape_service.events import token
 from roomtape_service.rpc.watch import WatchSettings
 from tests.support.databases import APP, ROOM, add_application, add_tasks, warning
+from tests.support.waiting import eventually
 from tests.support.watching import WatchServer, refusal, serving
 
 Request = event_pb2.WatchEventsRequest
@@ -389,15 +390,34 @@ async def test_a_watcher_that_reads_nothing_is_let_go_and_slows_nobody(
         assert texts_of(await quick) == texts
         while w.server.watch.statistics().streams > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+        # What it was sent is still there, and counts.
+        assert w.server.watch.statistics().stalled == 1
         got: list[Response] = []
         with pytest.raises(aio.AioRpcError) as error:
             await read_into(got, stalled)
+        await eventually(lambda: w.server.watch.statistics().stalled == 0, "it is gone")
         assert refusal(error.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "STREAM_STALLED")
         # What came has no hole, and the rest comes after a resume.
         assert 1 < len(got) < len(texts)
         assert texts_of(got) == texts[: len(got) - 1]
         rest = w.watch(resume_token=got[-1].resume_token)
         assert texts_of(await read(rest, len(texts) - len(got) + 2)) == texts[len(got) - 1 :]
+
+
+async def test_who_reads_nothing_has_no_more_streams_than_others(database: Database, tmp_path: Path) -> None:
+    settings = WatchSettings(stall_seconds=1, streams_per_application=2)
+    async with watching(database, tmp_path, settings) as w:
+        async with w.server.stub() as other:
+            stalled = [other.WatchEvents(Request(app_id=APP, origin=OLDEST)) for _ in range(2)]
+            for call in stalled:
+                assert reasons_of(await read(call, 1)) == [STARTED]
+            await append(database, *["x" * 1_000_000] * 20)
+            await eventually(lambda: w.server.watch.statistics().stalled == 2, "both are let go")
+            _, reason, metadata = await w.refused()
+            assert (reason, metadata["open"]) == ("TOO_MANY_WATCHERS", "2")
+        # Their connection is gone, and so are they.
+        await eventually(lambda: w.server.watch.statistics().stalled == 0, "they are gone")
+        assert reasons_of(await read(w.watch(), 1)) == [STARTED]
 
 
 @pytest.fixture

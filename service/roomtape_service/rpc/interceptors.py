@@ -236,7 +236,11 @@ class Interceptor:
             refusal, call.cause = internal(call.request_id), error
         call.code, call.reason = refusal.code, reason_name(refusal.reason)
         status = to_status(refusal, call.request_id)
-        await context.abort(refusal.code, status.message, trailers(status, call.request_id))
+        try:
+            await context.abort(refusal.code, status.message, trailers(status, call.request_id))
+        except aio.InternalError:
+            # The caller went before it could be told, which gRPC would log as an error of ours.
+            raise asyncio.CancelledError from None
 
     def _admit(self, call: Call, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         if self._draining:

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, TypeAlias, cast
 
 import grpc
+import structlog
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
@@ -40,6 +41,8 @@ _RETURN_SECONDS = 0.5
 # Watchers of a server that stops come back spread over this time.
 _RETRY_SECONDS = (0.5, 3.0)
 
+_log = structlog.get_logger(__name__)
+
 _Context: TypeAlias = aio.ServicerContext[event_pb2.WatchEventsRequest, bytes]
 
 
@@ -67,6 +70,8 @@ class WatchStatistics:
 
     streams: int
     applications: int
+    stalled: int
+    """Streams that were let go because nothing was read, and whose watchers have not noticed yet."""
 
 
 class WatchService:
@@ -80,6 +85,7 @@ class WatchService:
         self._random = random
         self._settings = settings or WatchSettings()
         self._open: Counter[str] = Counter()
+        self._stalled: Counter[str] = Counter()
         self._streams: set[WatchStream] = set()
         self._pages: set[WatchPage] = set()
         self._ended = asyncio.Event()
@@ -111,7 +117,12 @@ class WatchService:
         if self._draining:
             raise self._drained()
         with self._counted(request.app_id):
-            await self._watch(request, context)
+            try:
+                await self._watch(request, context)
+            except Refusal as refusal:
+                if refusal.reason == error_pb2.ERROR_REASON_STREAM_STALLED:
+                    self._let_go(request.app_id, context)
+                raise
 
     async def ListEvents(
         self, request: event_pb2.ListEventsRequest, context: Context
@@ -138,7 +149,7 @@ class WatchService:
 
     def statistics(self) -> WatchStatistics:
         """How many streams are open, and of how many applications."""
-        return WatchStatistics(self._open.total(), len(self._open))
+        return WatchStatistics(self._open.total(), len(self._open), self._stalled.total())
 
     async def _watch(self, request: event_pb2.WatchEventsRequest, context: _Context) -> None:
         app_id, wanted = request.app_id, EventFilter.of(request.filter)
@@ -211,12 +222,13 @@ class WatchService:
     @contextmanager
     def _counted(self, app_id: str) -> Iterator[None]:
         limit = self._settings.streams_per_application
-        if self._open[app_id] >= limit:
+        taken = self._open[app_id] + self._stalled[app_id]
+        if taken >= limit:
             raise Refusal(
                 error_pb2.ERROR_REASON_TOO_MANY_WATCHERS,
-                f"The application {app_id!r} has {self._open[app_id]} watch streams open, and may have {limit}; share "
+                f"The application {app_id!r} has {taken} watch streams open, and may have {limit}; share "
                 "streams, or raise watch_streams_per_application.",
-                metadata={"appId": app_id, "open": str(self._open[app_id]), "limit": str(limit)},
+                metadata={"appId": app_id, "open": str(taken), "limit": str(limit)},
             )
         self._open[app_id] += 1
         self._ended.clear()
@@ -228,6 +240,19 @@ class WatchService:
                 del self._open[app_id]
             if not self._open:
                 self._ended.set()
+
+    def _let_go(self, app_id: str, context: _Context) -> None:
+        # The end of a stream is sent behind what it was sent before. Until that is read or its connection is gone, gRPC
+        # keeps both, so the stream keeps its place: nobody has more of them than they may by reading none.
+        self._stalled[app_id] += 1
+        # The types know only a class of callbacks that nobody can make.
+        context.add_done_callback(cast("Any", lambda _: self._gone(app_id)))
+        _log.info("watch_stalled", app_id=app_id, stalled=self._stalled[app_id])
+
+    def _gone(self, app_id: str) -> None:
+        self._stalled[app_id] -= 1
+        if not self._stalled[app_id]:
+            del self._stalled[app_id]
 
     def _interval(self, request: event_pb2.WatchEventsRequest) -> float:
         settings = self._settings
