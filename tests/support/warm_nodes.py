@@ -85,6 +85,10 @@ class WarmNodes:
             self._process.stdin.close()
             await self._process.wait()
 
+    def logged(self, text: str) -> int:
+        """How many lines of the nodes' log have the text."""
+        return sum(text in line for line in self._log_path.read_text("utf-8").splitlines())
+
     async def start(self) -> None:
         """Starts one, and returns when it serves."""
         assert self._pid is None
