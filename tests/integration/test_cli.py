@@ -292,7 +292,7 @@ async def test_a_terminal_shows_a_board_and_what_happens(roomtape: Commands) -> 
 
     try:
         watching = await roomtape.start("watch", "--room", "live", "--room", "before", terminal=terminal)
-        await until("1 rooms")
+        await until("1 room,")
         assert (await roomtape("rooms", "create", "live")).code == ExitCode.DONE
         await roomtape("record", "start", "live", "--mode", "mixed")
         await until("room-created", "task-started", "2 rooms", "waiting")

@@ -131,7 +131,7 @@ def test_a_board_goes_on_from_what_there_was() -> None:
     )
     assert shown(board)[1:] == [
         "1 room recording 1:30 1, 1 of 1 muted 1 1 growing",
-        "1 rooms, 1 users, 0 events, the newest 7",
+        "1 room, 1 user, 0 events, the newest 7",
     ]
     board.take(joined("ben", 2))
     size = 100 << 20

@@ -111,10 +111,10 @@ class Board:
         for task_id in shown[:room]:
             table.add_row(*self._row(task_id, now_ns))
         more = len(shown) - room
-        tasks = "no tasks" if not shown else f"and {more} more tasks" if more > 0 else ""
+        tasks = "no tasks" if not shown else f"and {_count(more, 'more task')}" if more > 0 else ""
         users = sum(each.participants for each in self._rooms.values())
-        parts = [tasks, f"{len(self._rooms)} rooms", f"{users} users"]
-        parts += [f"{self._events} events, the newest {self._newest}"]
+        parts = [tasks, _count(len(self._rooms), "room"), _count(users, "user")]
+        parts += [f"{_count(self._events, 'event')}, the newest {self._newest}"]
         table.caption = Text(", ".join(part for part in parts if part), style="dim")
         table.caption_justify = "left"
         return table
@@ -179,6 +179,10 @@ def _segments(task: _Task) -> str:
         progress = f" ({show_size(sum(task.sent.values()))} of {show_size(total)})" if total else ""
         parts.insert(1, f"{uploading} on their way{progress}")
     return ", ".join(part for part in parts if part)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _ns(time: Timestamp) -> int:
