@@ -142,7 +142,7 @@ async def test_it_takes_what_the_server_sends_of_a_recording(name: str, tmp_path
         webhook = webhook_pb2.Webhook(app_id=APP_ID, url=receiver.url, format=FORMATS[name])
         creation = webhook_pb2.CreateWebhookRequest(webhook=webhook)
         creation.key.value = KEYS[name]
-        await client.webhooks.CreateWebhook(creation)
+        created = await client.webhooks.CreateWebhook(creation)
         await client.rooms.CreateRoom(
             room_pb2.CreateRoomRequest(app_id=APP_ID, room_id="100", clock=room_pb2.ROOM_CLOCK_MEDIA)
         )
@@ -156,10 +156,19 @@ async def test_it_takes_what_the_server_sends_of_a_recording(name: str, tmp_path
             task_pb2.StopRecordRequest(app_id=APP_ID, task_id=started.task.task_id)
         )
         events = [event async for event in client.list_events(APP_ID, follow=True, filter=of(started.task))]
-        if name == "roomtape":
-            await expect_events(receiver, events, started.task.task_id)
-        else:
-            await expect_vendor_events(receiver, name)
+        try:
+            if name == "roomtape":
+                await expect_events(receiver, events, started.task.task_id)
+            else:
+                await expect_vendor_events(receiver, name)
+        except TimeoutError:
+            raise AssertionError(f"it did not come: {await waiting(client, created.webhook)}") from None
+
+
+async def waiting(client: Client, webhook: webhook_pb2.Webhook) -> webhook_pb2.ListWebhookDeliveriesResponse:
+    return await client.webhooks.ListWebhookDeliveries(
+        webhook_pb2.ListWebhookDeliveriesRequest(app_id=webhook.app_id, webhook_id=webhook.webhook_id)
+    )
 
 
 def of(task: task_pb2.Task) -> event_pb2.EventFilter:
