@@ -51,6 +51,9 @@ class CallPolicy:
     uniform: Callable[[float, float], float] = random.uniform
     monotonic: Callable[[], float] = time.monotonic
 
+    wait: Callable[[float], object] = time.sleep
+    """Lets seconds pass between two tries of a thread; a client that is closed meanwhile need not wait on."""
+
     def prepare(self, request: _Request) -> _Request:
         """The request, safe to be sent twice.
 

@@ -1,7 +1,6 @@
 """gRPC's interceptors for asyncio and for threads; the generated stubs and their types stay as they are."""
 
 import asyncio
-import time
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -19,7 +18,7 @@ from grpc import aio
 
 from roomtape.client.calls import CallPolicy
 from roomtape.client.cancelling import cancelled
-from roomtape.client.errors import from_rpc_error
+from roomtape.client.errors import Cancelled, ClientClosed, RoomtapeError, from_rpc_error
 
 __all__ = ["aio_interceptors", "intercept_sync"]
 
@@ -198,15 +197,19 @@ class _Sync(
         prepared = self._policy.prepare(request)
         attempts = self._policy.attempts(client_call_details.timeout)
         while True:
+            _raise_if_closed(self._policy)
             call = continuation(_SyncDetails(self._policy, client_call_details, attempts.timeout()), prepared)
             try:
                 call.result()
             except grpc.RpcError as cause:
-                error = from_rpc_error(cause)
-                wait_seconds = attempts.wait_seconds(error)
+                error = _sync_error(self._policy, cause)
+                wait_seconds = None if isinstance(error, ClientClosed) else attempts.wait_seconds(error)
                 if wait_seconds is None:
                     raise error from cause
-                time.sleep(wait_seconds)
+                self._policy.wait(wait_seconds)
+            except ValueError:
+                _raise_if_closed(self._policy)
+                raise
             else:
                 return call
 
@@ -216,8 +219,9 @@ class _Sync(
         client_call_details: grpc.ClientCallDetails,
         request: _Req,
     ) -> "_CallIterator[_Res]":
+        _raise_if_closed(self._policy)
         details = _SyncDetails(self._policy, client_call_details, client_call_details.timeout)
-        return cast("_CallIterator[_Res]", _SyncStream(continuation(details, request)))
+        return cast("_CallIterator[_Res]", _SyncStream(self._policy, continuation(details, request)))
 
     def intercept_stream_stream(
         self,
@@ -225,14 +229,27 @@ class _Sync(
         client_call_details: grpc.ClientCallDetails,
         request_iterator: Iterator[_Req],
     ) -> "_CallIterator[_Res]":
+        _raise_if_closed(self._policy)
         details = _SyncDetails(self._policy, client_call_details, client_call_details.timeout)
-        return cast("_CallIterator[_Res]", _SyncStream(continuation(details, request_iterator)))
+        return cast("_CallIterator[_Res]", _SyncStream(self._policy, continuation(details, request_iterator)))
+
+
+def _sync_error(policy: CallPolicy, cause: grpc.RpcError) -> RoomtapeError:
+    error = from_rpc_error(cause)
+    return ClientClosed() if isinstance(error, Cancelled) and policy.is_closed() else error
+
+
+def _raise_if_closed(policy: CallPolicy) -> None:
+    """A call on a channel that was closed fails with no error of gRPC's; a stream may end the whole process."""
+    if policy.is_closed():
+        raise ClientClosed from None
 
 
 class _SyncStream(Generic[_Res]):
     """A response stream whose errors are typed; all else is the call's own."""
 
-    def __init__(self, call: "_CallIterator[_Res]") -> None:
+    def __init__(self, policy: CallPolicy, call: "_CallIterator[_Res]") -> None:
+        self._policy = policy
         self._call = call
 
     def __iter__(self) -> Iterator[_Res]:
@@ -242,7 +259,10 @@ class _SyncStream(Generic[_Res]):
         try:
             return next(self._call)
         except grpc.RpcError as cause:
-            raise from_rpc_error(cause) from cause
+            raise _sync_error(self._policy, cause) from cause
+        except ValueError:
+            _raise_if_closed(self._policy)
+            raise
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._call, name)

@@ -1,15 +1,17 @@
 """The client for threads."""
 
 import random
+import threading
 from collections.abc import Iterator
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from roomtape.client.backoff import Backoff, RetrySettings
 from roomtape.client.calls import DEFAULT_TIMEOUT_SECONDS, CallPolicy
 from roomtape.client.connection import Endpoint, TlsSettings
 from roomtape.client.cursor import DEFAULT_BOOKMARK_SECONDS, FINAL_STATES, TELLING_EVENTS, WatchCursor
+from roomtape.client.errors import ClientClosed
 from roomtape.client.interceptors import intercept_sync
 from roomtape.client.listing import PageCursor, SyncEventList
 from roomtape.client.paging import sync_pages
@@ -22,6 +24,9 @@ from roomtape.v1.ingest_pb2_grpc import IngestServiceStub
 from roomtape.v1.room_pb2_grpc import RoomServiceStub
 from roomtape.v1.task_pb2_grpc import RecordingServiceStub
 from roomtape.v1.webhook_pb2_grpc import WebhookServiceStub
+
+if TYPE_CHECKING:
+    from grpc import _CallIterator  # pyright: ignore[reportPrivateUsage]
 
 __all__ = ["SyncClient"]
 
@@ -55,8 +60,13 @@ class SyncClient:
         """`target` is `host:port` or any gRPC target. Without `tls` the connection is plain text, the key included."""
         self._endpoint = Endpoint(target, api_key, tls)
         self._retry = retry or RetrySettings()
+        self._closed = threading.Event()
         policy = CallPolicy(
-            metadata=self._endpoint.metadata, timeout_seconds=timeout_seconds, retry=self._retry
+            metadata=self._endpoint.metadata,
+            timeout_seconds=timeout_seconds,
+            retry=self._retry,
+            is_closed=self._closed.is_set,
+            wait=self._closed.wait,
         )
         # A channel for threads does nothing before its first call, and making it later would need a lock.
         self._streams = self._endpoint.open_sync()
@@ -113,16 +123,19 @@ class SyncClient:
         `bookmark_seconds` (1 to 300) is how often a quiet server is heard. `outage_seconds` is how long the server
         may be away before the last error is raised; default: for ever.
         """
-        stub = WatchServiceStub(self._streams)
         cursor = WatchCursor(
             app_id, after=after, origin=origin, filter=filter, bookmark_seconds=bookmark_seconds
         )
-        return SyncWatch(
-            lambda request: stub.WatchEvents(request, metadata=self._endpoint.metadata),
-            cursor,
-            Backoff(self._retry, random.uniform),
-            outage_seconds,
-        )
+
+        def open_watch(
+            request: event_pb2.WatchEventsRequest,
+        ) -> "_CallIterator[event_pb2.WatchEventsResponse]":
+            # On a channel that was closed before it was used, gRPC ends the whole process.
+            if self._closed.is_set():
+                raise ClientClosed
+            return WatchServiceStub(self._streams).WatchEvents(request, metadata=self._endpoint.metadata)
+
+        return SyncWatch(open_watch, cursor, Backoff(self._retry, random.uniform), outage_seconds)
 
     def list_events(
         self,
@@ -172,7 +185,8 @@ class SyncClient:
                     return self.recording.DescribeRecordInfo(request)
 
     def close(self) -> None:
-        """Closes the connection; calls that run raise Cancelled, watches ClientClosed."""
+        """Closes the connection; calls and watches that run, or begin later, raise ClientClosed."""
+        self._closed.set()
         self._streams.close()
 
     def __enter__(self) -> Self:
