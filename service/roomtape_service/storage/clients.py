@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -35,6 +36,9 @@ _CONNECTIONS = 64
 _IDLE_CLIENTS = 32
 # Of the event loop, in which it notices that connections were shut down, and closes them.
 _LAST_TURNS = 4
+# botocore would put its own together from fifteen fields, twice for each request: nearly a tenth of what a part costs the
+# event loop.
+_USER_AGENT = f"roomtape/{metadata.version('roomtape-service')}"
 
 
 class S3Client(Protocol):
@@ -209,6 +213,7 @@ class S3Clients:
             max_pool_connections=_CONNECTIONS,
             retries={"max_attempts": 0},
             tcp_keepalive=True,
+            user_agent=_USER_AGENT,
             ignore_configured_endpoint_urls=True,
             connector_args=self._connector_args(),
         )

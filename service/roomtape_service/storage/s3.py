@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import io
 import random
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Protocol, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from roomtape_service import failpoints
+from roomtape_service.storage.body import Body
 from roomtape_service.storage.bucket import Bucket, S3Limits
 from roomtape_service.storage.budget import MemoryBudget
 from roomtape_service.storage.clients import Account, S3Client, S3Clients
@@ -123,7 +123,7 @@ class S3Store:
                     Key=key,
                     UploadId=upload_id,
                     PartNumber=number,
-                    Body=io.BytesIO(data),
+                    Body=Body(data),
                     **self._md5(md5),
                 ),
                 len(data),
@@ -285,7 +285,7 @@ class S3Store:
             lambda s3: s3.put_object(
                 Bucket=self._bucket,
                 Key=key,
-                Body=io.BytesIO(data),
+                Body=Body(data),
                 ContentType=content_type,
                 Metadata={_SHA256: sha256},
                 **self._wishes(),
