@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import segment_pb2
@@ -73,6 +74,25 @@ class DueLeft:
 
 _COLUMNS = tuple(multiparts.c[field.name] for field in fields(MultipartRow))
 _PART_COLUMNS = tuple(parts.c[field.name] for field in fields(PartRow))
+# Made once: building statements costs more than running them, and these are run twice for each part.
+_KEY = ["multipart_id", "number"]
+_SENT_AGAIN = ("size_bytes", "crc32", "tag")
+_SQLITE, _POSTGRES = sqlite.insert(parts), postgresql.insert(parts)
+_ADD_PART: Mapping[str, sa.Insert] = {
+    "sqlite": _SQLITE.on_conflict_do_update(
+        index_elements=_KEY, set_={name: _SQLITE.excluded[name] for name in _SENT_AGAIN}
+    ),
+    "postgresql": _POSTGRES.on_conflict_do_update(
+        index_elements=_KEY, set_={name: _POSTGRES.excluded[name] for name in _SENT_AGAIN}
+    ),
+}
+_SET_TAG = (
+    sa.update(parts)
+    .where(
+        parts.c.multipart_id == sa.bindparam("of_multipart_id"), parts.c.number == sa.bindparam("of_number")
+    )
+    .values(tag=sa.bindparam("new_tag"))
+)
 _DUE_NS = sa.func.coalesce(multiparts.c.next_attempt_ns, 0)
 
 
@@ -108,17 +128,13 @@ async def set_upload_id(connection: AsyncConnection, multipart_id: str, upload_i
 
 async def add_part(connection: AsyncConnection, multipart_id: str, part: PartRow) -> None:
     """A part is about to be sent, for the first time or again."""
-    of_it = sa.and_(parts.c.multipart_id == multipart_id, parts.c.number == part.number)
     values = {field.name: getattr(part, field.name) for field in fields(part)}
-    updated = await connection.execute(sa.update(parts).where(of_it).values(**values))
-    if not updated.rowcount:
-        await connection.execute(sa.insert(parts).values(multipart_id=multipart_id, **values))
+    await connection.execute(_ADD_PART[connection.dialect.name], {"multipart_id": multipart_id, **values})
 
 
 async def set_tag(connection: AsyncConnection, multipart_id: str, number: int, tag: str) -> None:
     """The store has the part."""
-    of_it = sa.and_(parts.c.multipart_id == multipart_id, parts.c.number == number)
-    await connection.execute(sa.update(parts).where(of_it).values(tag=tag))
+    await connection.execute(_SET_TAG, {"of_multipart_id": multipart_id, "of_number": number, "new_tag": tag})
 
 
 async def leave(connection: AsyncConnection, file_id: str) -> None:
