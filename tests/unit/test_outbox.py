@@ -226,12 +226,12 @@ async def test_what_is_queued_again_is_as_new_and_goes_first(database: Database,
     clock.advance(1)
     woken: list[Collection[str]] = []
     database.subscribe_deliveries(woken.append)
-    assert await database.write(lambda uow: deliveries.resend_dead(uow, row, 9)) == 1
+    assert await database.write(lambda uow: deliveries.resend_dead(uow, row, 9)) == deliveries.Resent(1, 1)
     assert [set(each) for each in woken] == [{"w"}]
     [first] = await due(database, "w", clock.now_ns())
     assert (first.sequence, first.attempts, first.queue_ns) == (1, 0, clock.now_ns())
     ids = [each.delivery_id for each in await stored(database, "w")]
-    assert await database.write(lambda uow: deliveries.resend(uow, row, ids)) == 3
+    assert await database.write(lambda uow: deliveries.resend(uow, row, ids)) == deliveries.Resent(3, 0)
     assert [each.state for each in await stored(database, "w")] == [PENDING] * 3
     # What came of the attempt before says nothing of the one that is asked for.
     await settle(database, [replace(third, queue_ns=0)], DEAD, attempt_ns=7, error="late")

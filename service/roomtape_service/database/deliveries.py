@@ -13,9 +13,10 @@ from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.database.webhooks import WebhookRow
 from roomtape_service.errors import Refusal
 
-__all__ = ["DeliveryRow", "Standing", "dead_count", "page", "resend", "resend_dead", "standings"]
+__all__ = ["DeliveryRow", "Resent", "Standing", "page", "resend", "resend_dead", "standings"]
 
 _PENDING = webhook_pb2.WEBHOOK_DELIVERY_STATE_PENDING
+_DEAD = webhook_pb2.WEBHOOK_DELIVERY_STATE_DEAD
 
 _deliveries = webhook_deliveries.c
 # Written out, because SQLite takes a partial index only for the very condition that it was made with.
@@ -42,6 +43,14 @@ class DeliveryRow:
     last_status: int
     last_error: str
     next_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """How many deliveries were queued again, and how many of them had been given up."""
+
+    count: int
+    dead: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ async def page(
         .where(
             _deliveries.webhook_id == webhook_id,
             _deliveries.sequence > after,
-            _deliveries.state.in_(sorted(states)),
+            _IS_DEAD if set(states) == {_DEAD} else _deliveries.state.in_(sorted(states)),
             *([_deliveries.task_id == task_id] if task_id else []),
         )
         .order_by(_deliveries.sequence)
@@ -131,24 +140,18 @@ async def standings(connection: AsyncConnection, webhook_ids: Collection[str]) -
     return found
 
 
-async def dead_count(connection: AsyncConnection, webhook_id: str) -> int:
-    """How many deliveries of the webhook were given up."""
-    query = sa.select(sa.func.count()).select_from(webhook_deliveries)
-    return int(await connection.scalar(query.where(_deliveries.webhook_id == webhook_id, _IS_DEAD)) or 0)
-
-
-async def resend(uow: UnitOfWork, webhook: WebhookRow, delivery_ids: Sequence[str]) -> int:
-    """Queues deliveries again as if they were new, and says how many. What waits is due at once.
+async def resend(uow: UnitOfWork, webhook: WebhookRow, delivery_ids: Sequence[str]) -> Resent:
+    """Queues deliveries again as if they were new. What waits is due at once.
 
     Call it under the application's lock. Raises Refusal DELIVERY_NOT_FOUND for the first that is not there.
     """
     wanted = {_sequence(delivery_id): delivery_id for delivery_id in delivery_ids}
     rows = await uow.connection.execute(
-        sa.select(_deliveries.sequence, _deliveries.delivery_id).where(
+        sa.select(_deliveries.sequence, _deliveries.delivery_id, _deliveries.state).where(
             _deliveries.webhook_id == webhook.webhook_id, _deliveries.sequence.in_(wanted)
         )
     )
-    there = {row.delivery_id: row.sequence for row in rows}
+    there = {row.delivery_id: row for row in rows}
     for delivery_id in delivery_ids:
         if delivery_id not in there:
             raise Refusal(
@@ -156,19 +159,20 @@ async def resend(uow: UnitOfWork, webhook: WebhookRow, delivery_ids: Sequence[st
                 f"The webhook {webhook.webhook_id!r} has no delivery {delivery_id!r}, or has it no more.",
                 metadata={"webhookId": webhook.webhook_id, "deliveryId": delivery_id},
             )
-    await _queue_again(uow, webhook, [there[delivery_id] for delivery_id in set(delivery_ids)])
-    return len(set(delivery_ids))
+    found = [there[delivery_id] for delivery_id in set(delivery_ids)]
+    await _queue_again(uow, webhook, [row.sequence for row in found])
+    return Resent(len(found), sum(row.state == _DEAD for row in found))
 
 
-async def resend_dead(uow: UnitOfWork, webhook: WebhookRow, limit: int) -> int:
-    """Queues up to `limit` of the deliveries that were given up again, oldest first, and says how many.
+async def resend_dead(uow: UnitOfWork, webhook: WebhookRow, limit: int) -> Resent:
+    """Queues up to `limit` of the deliveries that were given up again, oldest first.
 
     Call it under the application's lock.
     """
     query = sa.select(_deliveries.sequence).where(_deliveries.webhook_id == webhook.webhook_id, _IS_DEAD)
     sequences = (await uow.connection.scalars(query.order_by(_deliveries.sequence).limit(limit))).all()
     await _queue_again(uow, webhook, sequences)
-    return len(sequences)
+    return Resent(len(sequences), len(sequences))
 
 
 async def _queue_again(uow: UnitOfWork, webhook: WebhookRow, sequences: Sequence[int]) -> None:

@@ -124,6 +124,7 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         order = Order(
             wanted.app_id, request.request_id, "UpdateWebhook", request, webhook_pb2.UpdateWebhookResponse
         )
+        standing = await self._standing(wanted.webhook_id)
 
         async def work(uow: UnitOfWork) -> webhook_pb2.UpdateWebhookResponse:
             if (earlier := await order.earlier_reply(uow)) is not None:
@@ -136,7 +137,8 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
             )
             if changed != stored:
                 changed = await webhook_rows.change(uow, changed, was_enabled=stored.is_enabled)
-            shown = (await self._shown(uow.connection, [changed]))[0]
+            keys = await self._keys(uow.connection, changed)
+            shown = messages.webhook_message(changed, keys, standing)
             return await order.keep(uow, webhook_pb2.UpdateWebhookResponse(webhook=shown))
 
         return await self._database.write(work)
@@ -195,21 +197,21 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
             request,
             webhook_pb2.RotateWebhookKeyResponse,
         )
+        standing = await self._standing(request.webhook_id)
 
         async def work(uow: UnitOfWork) -> webhook_pb2.RotateWebhookKeyResponse:
             if (earlier := await order.earlier_reply(uow)) is not None:
                 return self._opened(order, earlier)
             stored = await webhook_rows.get(uow.connection, request.app_id, request.webhook_id)
             validation.refuse(messages.key_problem(request.key, stored.format))
-            keys = (await webhook_rows.keys_of(uow.connection, [stored.webhook_id], uow.now_ns))[
-                stored.webhook_id
-            ]
+            keys = await self._keys(uow.connection, stored)
             if overlap_ns and len(keys) >= MAX_KEYS:
                 raise _too_many_keys(stored, len(keys))
             value = request.key.value or self._new_key(stored)
             key = self._key(uow, stored, value, number=keys[0].number + 1)
             stored = await webhook_rows.add_key(uow, stored, key, others_end_ns=uow.now_ns + overlap_ns)
-            shown = (await self._shown(uow.connection, [stored]))[0]
+            keys = await self._keys(uow.connection, stored)
+            shown = messages.webhook_message(stored, keys, standing)
             return await self._keep(uow, order, webhook_pb2.RotateWebhookKeyResponse(webhook=shown), value)
 
         return await self._database.write(work)
@@ -262,17 +264,18 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
             request,
             webhook_pb2.ResendWebhookDeliveriesResponse,
         )
+        dead = (await self._standing(request.webhook_id)).dead
 
         async def work(uow: UnitOfWork) -> webhook_pb2.ResendWebhookDeliveriesResponse:
             if (earlier := await order.earlier_reply(uow)) is not None:
                 return earlier
             stored = await webhook_rows.get(uow.connection, request.app_id, request.webhook_id)
             if request.delivery_ids:
-                count = await deliveries.resend(uow, stored, request.delivery_ids)
+                resent = await deliveries.resend(uow, stored, request.delivery_ids)
             else:
-                count = await deliveries.resend_dead(uow, stored, _MAX_RESENT)
-            left = await deliveries.dead_count(uow.connection, stored.webhook_id)
-            reply = webhook_pb2.ResendWebhookDeliveriesResponse(count=count, dead_count=left)
+                resent = await deliveries.resend_dead(uow, stored, _MAX_RESENT)
+            left = max(0, dead - resent.dead)
+            reply = webhook_pb2.ResendWebhookDeliveriesResponse(count=resent.count, dead_count=left)
             return await order.keep(uow, reply)
 
         return await self._database.write(work)
@@ -286,6 +289,15 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         return [
             messages.webhook_message(row, keys[row.webhook_id], standings[row.webhook_id]) for row in rows
         ]
+
+    async def _standing(self, webhook_id: str) -> Standing:
+        """Where a webhook stands, before a unit that need not wait then for the counting of a long queue."""
+        found = await self._database.scan(lambda connection: deliveries.standings(connection, [webhook_id]))
+        return found[webhook_id]
+
+    async def _keys(self, connection: AsyncConnection, row: WebhookRow) -> Sequence[KeyRow]:
+        found = await webhook_rows.keys_of(connection, [row.webhook_id], self._clock.now_ns())
+        return found[row.webhook_id]
 
     async def _require_room(self, connection: AsyncConnection, app_id: str) -> None:
         if await webhook_rows.count(connection, app_id) < self._limit:
