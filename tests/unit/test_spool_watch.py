@@ -1,6 +1,9 @@
 """Watching a spool: what is on it, which state that is, and who hears of it."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from roomtape_service.clock import ManualClock
 from roomtape_service.spool.generation import LOCK_NAME
@@ -47,6 +50,16 @@ async def test_each_change_is_told_once(tmp_path: Path) -> None:
         (full, refusing),
         (refusing, ok),
     ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+async def test_a_folder_that_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:
+    heard = Heard()
+    watch = SpoolWatch(tmp_path, MARKS, ManualClock(), heard.changed)
+    fill(tmp_path, 1000)
+    (tmp_path / "sealed").mkdir(0o000)
+    await watch.look()
+    assert heard.changes == [(SpoolState.OK, SpoolState.FULL)]
 
 
 async def test_a_change_that_could_not_be_told_is_told_at_the_next_look(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The signature covers folder, key and time, under a key that is derived from the 
 says nothing about another. Buckets play by URLs of their own.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -115,14 +116,15 @@ class Playback:
             return _refusal(HTTPStatus.NOT_FOUND, "There is no such file.")
         # What has been deleted is gone at once, however long its store takes.
         gone = await self._database.read(lambda connection: is_taken_away(connection, store.identity, key))
-        if gone or not path.is_file():
+        # In a thread, as aiohttp does: a disk that hangs must not hold up the node.
+        if gone or not await asyncio.to_thread(path.is_file):
             return _refusal(HTTPStatus.NOT_FOUND, "There is no such file any more.")
         headers = content_headers(key) | {
             "Cache-Control": "private",
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
         }
-        kind = web.FileResponse if _wants_range(request, path) else _WholeFile
+        kind = web.FileResponse if await _wants_range(request, path) else _WholeFile
         return kind(path, headers=headers)
 
     def _signature(self, folder: str, key: str, expire_seconds: int) -> str:
@@ -155,12 +157,16 @@ class _WholeFile(web.FileResponse):
         return await super().prepare(request.clone(headers=headers))
 
 
-def _wants_range(request: web.Request, path: Path) -> bool:
+async def _wants_range(request: web.Request, path: Path) -> bool:
     """False when the range goes with an entity tag that is not the file's (RFC 9110, 13.1.5); times are aiohttp's."""
     condition = request.headers.get("If-Range", "")
     if '"' not in condition:
         return True
-    status = path.stat()
+    try:
+        status = await asyncio.to_thread(path.stat)
+    except OSError:
+        # It has gone meanwhile, which the answer says.
+        return True
     return condition == f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
 
 

@@ -181,7 +181,7 @@ def _add_folder(folder: "os.DirEntry[str]", found: _Found) -> None:
             for file in files:
                 try:
                     status = file.stat(follow_symlinks=False)
-                except FileNotFoundError:
+                except OSError:
                     continue
                 found.used_bytes += status.st_size
                 if kept:
@@ -190,6 +190,6 @@ def _add_folder(folder: "os.DirEntry[str]", found: _Found) -> None:
                 elif is_worker and file.name != LOCK_NAME and not file.name.endswith(f".{EXTENSION}"):
                     found.files += 1
                     found.oldest_ns = min(status.st_mtime_ns, found.oldest_ns or status.st_mtime_ns)
-    except FileNotFoundError:
-        # Its last segment was stored meanwhile.
+    except OSError:
+        # Its last segment was stored meanwhile; or it can't be read, which must not hide how full the disk is.
         return
