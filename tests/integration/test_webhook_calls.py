@@ -26,11 +26,13 @@ from tests.support.databases import (
     warning,
 )
 from tests.support.webhook_calls import LIMIT, URL, WebhookCalls, refused, webhook_calls
+from tests.support.webhook_rows import due, settle
 
 __all__ = ["clock", "database", "database_url", "postgres"]
 
 _KEY = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 _PENDING = webhook_pb2.WEBHOOK_DELIVERY_STATE_PENDING
+_DEAD = webhook_pb2.WEBHOOK_DELIVERY_STATE_DEAD
 _HOUR_NS = 3600 * NANOSECONDS
 
 
@@ -330,3 +332,29 @@ async def test_what_no_delivery_is_can_not_be_sent_again(calls: WebhookCalls, da
     assert await refused(calls.resend(webhook_id, *["1-a"] * 1001)) == ("INVALID_VALUE", "delivery_ids")
     assert (await calls.resend(webhook_id, there.delivery_id, there.delivery_id)).count == 1
     assert (await calls.resend(webhook_id)).count == 0
+
+
+async def test_dead_letters_are_sent_again(
+    calls: WebhookCalls, database: Database, clock: ManualClock
+) -> None:
+    webhook_id = (await calls.create()).webhook.webhook_id
+    for _ in range(3):
+        await append(database, "x")
+        found = await due(database, webhook_id, clock.now_ns())
+        await settle(database, found, _DEAD, attempt_ns=clock.now_ns(), error="HTTP 500")
+    dead = (await calls.deliveries(webhook_id, _DEAD)).deliveries
+    assert [(each.attempts, each.last_status_code, each.last_error) for each in dead] == [
+        (1, 500, "HTTP 500")
+    ] * 3
+    assert not any(each.HasField("next_attempt_time") for each in dead)
+    status = (await calls.get(webhook_id)).status
+    assert (status.dead_count, status.pending_count, status.last_error) == (3, 0, "HTTP 500")
+    assert status.last_failure_time.ToNanoseconds() == clock.now_ns()
+    first = await calls.resend(webhook_id, dead[1].delivery_id, request_id="one")
+    assert (first.count, first.dead_count) == (1, 2)
+    assert await calls.resend(webhook_id, dead[1].delivery_id, request_id="one") == first
+    rest = await calls.resend(webhook_id)
+    assert (rest.count, rest.dead_count) == (2, 0)
+    again = (await calls.deliveries(webhook_id)).deliveries
+    assert [each.delivery_id for each in again] == [each.delivery_id for each in dead]
+    assert [(each.state, each.attempts) for each in again] == [(_PENDING, 0)] * 3
