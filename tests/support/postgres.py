@@ -19,7 +19,7 @@ assert _WHEEL is not None
 assert _WHEEL.origin is not None
 _PROGRAMS = Path(_WHEEL.origin).parent / "pginstall18" / "bin"
 # Deadlocks are looked for sooner than after the usual second, since tests make them.
-_OPTIONS = ("fsync=off", "deadlock_timeout=50ms", "shared_buffers=32MB", "max_connections=60")
+_OPTIONS = ("deadlock_timeout=50ms", "shared_buffers=32MB", "max_connections=60")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,11 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """Runs a server while the block runs. It does not run as root, so root lends it to `nobody`."""
+def postgres_server(*, is_durable: bool = False) -> Iterator[PostgresServer]:
+    """Runs a server while the block runs. It does not run as root, so root lends it to `nobody`.
+
+    Unless it `is_durable` it waits for no disk, which only a machine that goes down would notice.
+    """
     # Not below pytest's folder, which only its owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="roomtape-postgres-"))
     port = free_ports(1)[0]
@@ -60,6 +63,8 @@ def postgres_server() -> Iterator[PostgresServer]:
         as_nobody = ("setpriv", "--reuid=nobody", "--clear-groups")
     data, control = folder / "data", (*as_nobody, _PROGRAMS / "pg_ctl", "-w")
     settings = [f"listen_addresses=127.0.0.1 -p {port} -k {folder}", *_OPTIONS]
+    if not is_durable:
+        settings.append("fsync=off")
     try:
         initdb = [_PROGRAMS / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         _run([*as_nobody, *initdb, "--no-sync", "--no-locale"])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tests.bench.bench import Bench
 from tests.bench.figures import Figure
 from tests.bench.rows import (
+    append,
     describe,
     fanout_5000,
     memory_single,
@@ -34,6 +35,7 @@ ROWS: Mapping[str, Callable[[Bench], Sequence[Figure]]] = {
     "describe": describe.measure,
     "fanout_5000": fanout_5000.measure,
     "replay": replay.measure,
+    "append": append.measure,
     "publishers_per_core": publishers_per_core.measure,
     "memory_single": memory_single.measure,
     "recovery_500": recovery_500.measure,
