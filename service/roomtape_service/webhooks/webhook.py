@@ -1,6 +1,7 @@
 """A webhook as deliveries need it, and what they need to know beside their event."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,7 +29,7 @@ class Webhook:
     format: Format
     schedule: Schedule
     keys: Sequence[tuple[SigningKey, int | None]] = field(repr=False)
-    """Newest first, each with when it ends. None that has ended, and none at all if they can't be read."""
+    """Newest first, each with when it ends. None that has ended, and none that can't be read."""
 
     def keys_at(self, now_ns: int) -> Sequence[SigningKey]:
         """Those that have not ended."""
@@ -73,13 +74,10 @@ async def read_facts(connection: AsyncConnection, event: event_pb2.Event, need: 
 def _opened(
     secret_box: SecretBox, app_id: str, keys: Sequence[KeyRow]
 ) -> Sequence[tuple[SigningKey, int | None]]:
-    try:
-        return [
-            (
-                SigningKey(secret_box.open_text(app_id, key_binding(key.webhook_id, key.key_id), key.value)),
-                key.expire_ns,
-            )
-            for key in keys
-        ]
-    except SecretKeyError:
-        return ()
+    opened = []
+    for key in keys:
+        binding = key_binding(key.webhook_id, key.key_id)
+        # Keys of before the secret key was lost are of no use; one that was set since is.
+        with suppress(SecretKeyError):
+            opened.append((SigningKey(secret_box.open_text(app_id, binding, key.value)), key.expire_ns))
+    return opened
