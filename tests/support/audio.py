@@ -174,18 +174,29 @@ def _law(codec: str, signal: Samples) -> bytes:
 
 
 def decode_file(path: str | Path) -> tuple[Samples, int]:
-    """Everything that PyAV decodes of a file, and its rate. The last frame of MP4 is cut to its duration."""
+    """Everything that PyAV decodes of a file, and its rate. Frames of MP4 last as long as they say."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
         resampler = av.AudioResampler(format="s16", layout=stream.codec_context.layout, rate=rate)
+        is_mp4 = "mp4" in container.format.name
         blocks = [
-            block.to_ndarray().reshape(-1)[: frame.duration * channels or None]
+            _lasting(
+                block.to_ndarray().reshape(-1).astype(np.int16), frame.duration * channels if is_mp4 else None
+            )
             for frame in container.decode(stream)
             for block in resampler.resample(frame)
         ]
     flat = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
     return _shaped(flat.astype(np.int16), channels), rate
+
+
+def _lasting(block: npt.NDArray[np.int16], size: int | None) -> npt.NDArray[np.int16]:
+    if size is None:
+        return block
+    return (
+        np.concatenate([block, np.zeros(size - len(block), np.int16)]) if size > len(block) else block[:size]
+    )
 
 
 def ffmpeg_decode(path: str | Path, channels: int = 1) -> Samples:

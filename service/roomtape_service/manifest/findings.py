@@ -22,7 +22,9 @@ _GIVEN_UP = frozenset({"LOST", "ABANDONED"})
 _OVERLAP_NS = NANOSECONDS // 1000
 """Opus packets that pass through are on a grid of 2.5 ms at most; less than half of it is rounding."""
 _LENGTH_SLACK_NS = 5 * NANOSECONDS // 2000
-"""Files that hold packets as they came end within 2.5 ms of the segment."""
+"""Files that hold Opus packets as they came end within 2.5 ms of the segment."""
+_UNIT_SAMPLES = 1024
+"""A stream of AAC units as they came ends within one of them."""
 _SHA256_DIGITS = 64
 
 
@@ -142,7 +144,9 @@ def _check_file(file: File) -> Iterator[Finding]:
         yield Finding(about, f"it is {file.state}, and its size or SHA-256 is not told")
     said_ns = file.end_ns - file.start_ns
     counted_ns = file.sample_count * NANOSECONDS // file.sample_rate_hz
-    if abs(said_ns - counted_ns) > _LENGTH_SLACK_NS:
+    is_aac_as_it_came = file.container == "AAC" and not file.encoder_delay_samples
+    unit_ns = _UNIT_SAMPLES * NANOSECONDS // file.sample_rate_hz if is_aac_as_it_came else 0
+    if abs(said_ns - counted_ns) > max(_LENGTH_SLACK_NS, unit_ns):
         yield Finding(
             about, f"it lasts {said_ns / 1e9:.6f} s by its times and {counted_ns / 1e9:.6f} s by its samples"
         )

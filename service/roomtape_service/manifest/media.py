@@ -36,12 +36,16 @@ def measure(path: Path) -> Media:
             if not container.streams.audio:
                 raise MediaError("it has no audio")
             stream = container.streams.audio[0]
-            # The last frame of MP4 may be longer than it is to be played.
-            samples = sum(frame.duration or frame.samples for frame in container.decode(stream))
             context = stream.codec_context
+            samples = sum(_played_samples(container.format.name, frame) for frame in container.decode(stream))
             return Media(context.name, context.sample_rate, context.channels, samples)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"it can't be decoded: {error}") from error
+
+
+def _played_samples(container: str, frame: av.AudioFrame) -> int:
+    """In MP4, whose times are samples, a frame may be longer than it is to be played."""
+    return frame.duration if "mp4" in container and frame.duration else frame.samples
 
 
 def compare(file: File, media: Media) -> list[str]:
