@@ -126,6 +126,33 @@ async def test_a_store_that_is_down_loses_its_objects_when_it_is_back(
                 await store.head(file.object_key)
 
 
+async def test_who_deletes_files_in_a_store_that_was_left_is_told_that_they_stay(
+    library: Library, weed: WeedServer
+) -> None:
+    await library.set_storage(weed_settings(weed))
+    files = await library.add("anna", "ben")
+    store = await _store(library, files[0])
+    await library.set_storage(disk_settings(APP))
+    for file in files:
+        await library.delete(file)
+    library.clock.advance(NOW_SECONDS)
+    warning = event_pb2.EVENT_TYPE_WARNING
+
+    async def is_told() -> bool:
+        return bool(await events_of_type(library.database, warning))
+
+    async with library.removing():
+        await eventually(is_told, "the application is told")
+        library.clock.advance(600)
+        library.removals.retry_now()
+        await eventually(lambda: _has_tried_again(library), "it was tried again")
+        (event,) = await events_of_type(library.database, warning)
+        assert store.identity in event.warning.message
+        await library.set_storage(weed_settings(weed))
+        library.removals.retry_now()
+        await eventually(lambda: _none_waiting(library), "they are removed")
+
+
 async def test_the_disk_plays_nothing_that_was_deleted_though_it_is_still_there(
     library: Library,
 ) -> None:
@@ -251,6 +278,13 @@ async def test_a_node_that_died_while_it_gave_up_is_finished_for(library: Librar
     aside = list((library.spool_dir / "aside").iterdir())
     assert [path.read_bytes() for path in aside] == [file.data]
     assert not file.path.parent.exists()
+
+
+async def _has_tried_again(library: Library) -> bool:
+    async def read(connection: AsyncConnection) -> bool:
+        return bool(await connection.scalar(sa.select(sa.func.max(removals.c.attempts) > 1)))
+
+    return await library.database.read(read)
 
 
 def _kept(days: int) -> storage_pb2.StorageSettings:

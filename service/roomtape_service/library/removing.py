@@ -3,7 +3,7 @@
 1. What is to go stands in the database alone, since the unit of work that gave up the file.
 2. A row goes when the store confirmed. After a crash in between, an object is removed that is not there any more.
 3. A store that does not answer is tried again for ever, after random waits of up to a minute, or of minutes where it
-   takes somebody's hand; one object that a store does not give up holds back no other.
+   takes somebody's hand, which the application is told; one object that a store does not give up holds back no other.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape_service.clock import NANOSECONDS, Clock
-from roomtape_service.database import applications, removals
+from roomtape_service.database import applications, removals, told
 from roomtape_service.database.database import Database
 from roomtape_service.database.removals import DuePlace, RemovalRow
 from roomtape_service.database.unit_of_work import UnitOfWork
 from roomtape_service.storage.lane import wait_seconds
+from roomtape_service.storage.notices import store_warning
 from roomtape_service.storage.secrets import SecretKeyError
 from roomtape_service.storage.store import ObjectMissing, Store, StoreError, StoreRefused
 from roomtape_service.storage.stores import Stores
@@ -210,6 +211,12 @@ class Removals:
         )
 
         async def delay(uow: UnitOfWork) -> None:
+            if isinstance(error, StoreRefused):
+                # Who deleted files must know that they are still there, and only people can change it.
+                await uow.lock_application(place.app_id)
+                if await told.is_news(uow, place.app_id, f"removals from {place.store}", error.code):
+                    text = f"Deleted and expired files stay in {place.store} for now. {error.message}"
+                    await uow.append(store_warning(place.app_id, text))
             for (row, _), seconds in zip(failed, waits, strict=True):
                 await removals.delay(uow, row.removal_id, now_ns + round(seconds * NANOSECONDS))
             if is_down:
