@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from roomtape.v1 import event_pb2
+from roomtape.v1 import event_pb2, task_pb2
 from roomtape_service.events import token
 from tests.support.databases import APP, ROOM, warning
 from tests.support.watch_guarantees import GUARANTEES, Violation
@@ -100,3 +100,15 @@ def test_a_call_without_its_event_or_with_two_is_a_violation() -> None:
     assert violated(traffic_of(GOOD, [call])) == ["atomic"]
     twice = Call(event_pb2.EVENT_TYPE_WARNING, ROOM, sent_ns=1)
     assert violated(traffic_of(GOOD, [twice])) == ["atomic"]
+
+
+def test_a_snapshot_that_is_not_of_its_place_is_a_violation() -> None:
+    end = message(2, event_pb2.BOOKMARK_REASON_SNAPSHOT_END)
+    started = message(0, event_pb2.BOOKMARK_REASON_STARTED)
+    item = Response(snapshot=event_pb2.SnapshotItem(task=task_pb2.Task(task_id=TASK)))
+    for before in (started, item):
+        before.resume_token = token.encode_snapshot(EPOCH, APP)
+    rest = [message(event) for event in LOG[2:]]
+    for messages, expected in (([started, end, *rest], []), ([started, item, end, *rest], ["atomic"])):
+        stream = Stream(event_pb2.EventFilter(), event_pb2.WATCH_ORIGIN_SNAPSHOT, None, 1, messages)
+        assert violated(traffic_of([stream])) == expected

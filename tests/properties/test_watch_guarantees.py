@@ -38,8 +38,10 @@ STALL_SECONDS = 1
 _anyone = st.integers(0, MOST_WATCHERS - 1)
 _watches = st.builds(
     Watch,
-    st.sampled_from(["all", "room", "types", "task", "tasks"]),
-    st.sampled_from([event_pb2.WATCH_ORIGIN_NOW, event_pb2.WATCH_ORIGIN_OLDEST]),
+    st.sampled_from(["all", "room", "types", "label", "task", "tasks"]),
+    st.sampled_from(
+        [event_pb2.WATCH_ORIGIN_NOW, event_pb2.WATCH_ORIGIN_OLDEST, event_pb2.WATCH_ORIGIN_SNAPSHOT]
+    ),
     st.booleans(),
 )
 _records = st.builds(Record, st.integers(1, 6), st.integers(0, 12))

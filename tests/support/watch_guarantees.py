@@ -6,19 +6,22 @@
 - resumable: a stream goes on right behind its token, which is never refused.
 - bookmarkable: a bookmark's place has everything before it in front of it, and nothing of that behind it.
 - filterable: what does not match does not come.
-- atomic: a call that was answered made its events once, before its reply; what anybody saw was durable.
+- atomic: a call that was answered made its events once, before its reply; what anybody saw was durable; a snapshot is
+  the state as of its place.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from roomtape.v1 import event_pb2
+from roomtape.v1 import event_pb2, task_pb2
 from tests.support.watch_traffic import Stream, Traffic, matches, place_of
 
 __all__ = ["GUARANTEES", "Violation"]
 
 STARTED = event_pb2.BOOKMARK_REASON_STARTED
 DRAINING = event_pb2.BOOKMARK_REASON_DRAINING
+
+_ENDED = frozenset({task_pb2.TASK_STATE_COMPLETED, task_pb2.TASK_STATE_FAILED})
 
 # A connection that broke, a server that stops or is stopped, and a watcher that read nothing for too long.
 _ENDS = frozenset({"", "OK", "CANCELLED", "UNAVAILABLE", "DRAINING", "STREAM_STALLED"})
@@ -69,6 +72,9 @@ def reliable(traffic: Traffic) -> None:
     for streams in traffic.watchers:
         begun = [stream for stream in streams if stream.started is not None]
         _require(bool(begun), "reliable", "a stream never started")
+        # What is in a snapshot need not come as events.
+        snapshots = [index for index, stream in enumerate(begun) if stream.is_snapshot]
+        begun = begun[snapshots[-1] if snapshots else 0 :]
         first, last = begun[0], begun[-1]
         came = {event.sequence for stream in begun for event in stream.events}
         expected = _wanted(traffic, first, first.started or 0, len(traffic.log))
@@ -104,14 +110,18 @@ def bookmarkable(traffic: Traffic) -> None:
     """Raises Violation."""
     for stream in traffic.streams:
         _require(stream.end != "SILENT", "bookmarkable", f"silence after {stream.place}")
-        last, is_bookmark = -1, False
+        last, is_bookmark, beginning = -1, False, stream.beginning
         for index, message in enumerate(stream.messages):
             place, reason = place_of(message), message.bookmark.reason
             found = traffic.decode(message.resume_token)
+            if beginning is None or index < beginning:
+                leads_right = found.is_snapshot
+            else:
+                leads_right = not found.is_snapshot and found.sequence == place
             _require(
-                (found.epoch, found.sequence) == (traffic.epoch, place),
+                leads_right and found.epoch == traffic.epoch,
                 "bookmarkable",
-                f"the token of {place} leads to {found}",
+                f"the token of {place} is {found}",
             )
             _require((reason == STARTED) == (index == 0), "bookmarkable", f"message {index} is {message}")
             is_behind = place <= last if is_bookmark and message.HasField("event") else place < last
@@ -139,6 +149,9 @@ def atomic(traffic: Traffic) -> None:
             _require(durable, "atomic", f"a watcher saw {event.sequence}, which the log does not have so")
     _calls_made_their_events(traffic)
     _states_are_those_of_events(traffic)
+    for stream in traffic.streams:
+        if stream.is_snapshot and stream.started is not None and stream.wanted == event_pb2.EventFilter():
+            _snapshot_is_of_its_place(traffic, stream, stream.started)
 
 
 def _calls_made_their_events(traffic: Traffic) -> None:
@@ -182,6 +195,27 @@ def _states_are_those_of_events(traffic: Traffic) -> None:
             _require(is_whole, "atomic", f"only a part of the stop of {event.task_id} is there")
     _require(
         states == dict(traffic.task_states), "atomic", f"{states} by events, {traffic.task_states} by state"
+    )
+
+
+def _snapshot_is_of_its_place(traffic: Traffic, stream: Stream, place: int) -> None:
+    rooms: set[str] = set()
+    tasks: dict[str, int] = {}
+    for event in traffic.log[:place]:
+        if event.type == event_pb2.EVENT_TYPE_ROOM_CREATED:
+            rooms.add(event.room_id)
+        elif event.type == event_pb2.EVENT_TYPE_ROOM_CLOSED:
+            rooms.remove(event.room_id)
+        elif event.HasField("task"):
+            tasks[event.task_id] = event.task.task.state
+    running = {task_id: state for task_id, state in tasks.items() if state not in _ENDED}
+    items = [(item.room.room_id, item.task) for item in stream.items]
+    seen_rooms = [room_id for room_id, _ in items if room_id]
+    seen_tasks = {task.task_id: task.state for _, task in items if task.task_id}
+    _require(
+        sorted(rooms) == sorted(seen_rooms) and running == seen_tasks,
+        "atomic",
+        f"the snapshot of {place} has {seen_rooms} and {seen_tasks} instead of {rooms} and {running}",
     )
 
 

@@ -174,6 +174,8 @@ class Play:
                 wanted.types.extend(
                     [event_pb2.EVENT_TYPE_TASK_STATE_CHANGED, event_pb2.EVENT_TYPE_ROOM_CLOSED]
                 )
+            case "label":
+                wanted.labels["of"] = str(self._rooms % 10)
             case "task" | "tasks":
                 _, states = await self._stored()
                 wanted.task_ids.extend(sorted(states)[-1 if wants == "task" else -5 :])

@@ -172,7 +172,8 @@ class Watcher:
         after = None
         if self._tokens:
             request.resume_token = self._tokens[-1]
-            after = token.decode(request.resume_token, self._app_id).sequence
+            place = token.decode(request.resume_token, self._app_id)
+            after = None if place.is_snapshot else place.sequence
         else:
             request.origin = self._origin
         return request, Stream(self.wanted, self._origin, after, time.monotonic_ns())

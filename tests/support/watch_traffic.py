@@ -8,6 +8,8 @@ from roomtape_service.events import token
 
 __all__ = ["Call", "Stream", "Traffic", "matches", "place_of"]
 
+SNAPSHOT_END = event_pb2.BOOKMARK_REASON_SNAPSHOT_END
+
 
 @dataclass(slots=True)
 class Stream:
@@ -15,7 +17,7 @@ class Stream:
 
     wanted: event_pb2.EventFilter
     origin: event_pb2.WatchOrigin.ValueType
-    """Where it starts if it has no token."""
+    """Where it starts if it has no token, or one that leads to a snapshot."""
     after: int | None
     """The sequence of its token."""
     opened_ns: int
@@ -31,14 +33,30 @@ class Stream:
         return (message.event for message in self.messages if message.HasField("event"))
 
     @property
+    def is_snapshot(self) -> bool:
+        """Whether it begins with the state."""
+        return self.after is None and self.origin == event_pb2.WATCH_ORIGIN_SNAPSHOT
+
+    @property
+    def beginning(self) -> int | None:
+        """The index of the bookmark from which on it follows the log."""
+        reason = SNAPSHOT_END if self.is_snapshot else event_pb2.BOOKMARK_REASON_STARTED
+        return next((i for i, message in enumerate(self.messages) if message.bookmark.reason == reason), None)
+
+    @property
     def started(self) -> int | None:
-        """The sequence of its first message."""
-        return self.messages[0].bookmark.sequence if self.messages else None
+        """The sequence of that bookmark."""
+        return None if self.beginning is None else self.messages[self.beginning].bookmark.sequence
 
     @property
     def place(self) -> int:
-        """The sequence up to which it has everything; -1 before its first message."""
-        return place_of(self.messages[-1]) if self.messages else -1
+        """The sequence up to which it has everything; -1 before it follows the log."""
+        return -1 if self.beginning is None else place_of(self.messages[-1])
+
+    @property
+    def items(self) -> Iterator[event_pb2.SnapshotItem]:
+        """Of its snapshot."""
+        return (message.snapshot for message in self.messages if message.HasField("snapshot"))
 
 
 @dataclass(slots=True)
