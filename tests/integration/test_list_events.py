@@ -14,9 +14,10 @@ from grpc import aio
 from sqlalchemy import insert, update
 
 from roomtape.v1 import event_pb2, event_pb2_grpc, task_pb2
+from roomtape_service.clock import ManualClock
 from roomtape_service.database import Database, UnitOfWork
 from roomtape_service.database.tables import task_labels, tasks
-from tests.support.databases import APP, add_tasks, warning
+from tests.support.databases import APP, add_application, add_tasks, warning
 from tests.support.waiting import eventually
 from tests.support.watching import WatchServer, refusal, serving
 
@@ -27,6 +28,16 @@ Filter = event_pb2.EventFilter
 NOW = event_pb2.WATCH_ORIGIN_NOW
 SHORT = Duration(nanos=50_000_000)
 LONG = Duration(seconds=30)
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Database]:
+    """For what does not differ between databases."""
+    opened = Database(f"sqlite:///{tmp_path}/test.db", clock)
+    await opened.open()
+    await add_application(opened, APP)
+    yield opened
+    await opened.aclose()
 
 
 @asynccontextmanager
@@ -84,9 +95,9 @@ async def test_pages_follow_each_other_without_a_hole(database: Database, tmp_pa
         call.cancel()
 
 
-async def test_a_page_is_bounded_in_bytes(database: Database, tmp_path: Path) -> None:
-    await append(database, *("x" * 400_000 for _ in range(5)))
-    async with listing(database, tmp_path) as (_, stub):
+async def test_a_page_is_bounded_in_bytes(sqlite: Database, tmp_path: Path) -> None:
+    await append(sqlite, *("x" * 400_000 for _ in range(5)))
+    async with listing(sqlite, tmp_path) as (_, stub):
         sizes = []
         request = Request(app_id=APP, page_size=5000)
         while True:
@@ -125,9 +136,9 @@ async def test_a_wait_ends_with_the_first_event_that_matches(database: Database,
 
 
 async def test_a_wait_ends_before_the_deadline_and_when_the_server_stops(
-    database: Database, tmp_path: Path
+    sqlite: Database, tmp_path: Path
 ) -> None:
-    async with listing(database, tmp_path) as (server, stub):
+    async with listing(sqlite, tmp_path) as (server, stub):
         page = await stub.ListEvents(Request(app_id=APP, wait=LONG), timeout=0.8)
         assert not page.events
         waiting = asyncio.ensure_future(stub.ListEvents(Request(app_id=APP, wait=LONG)))
@@ -137,8 +148,8 @@ async def test_a_wait_ends_before_the_deadline_and_when_the_server_stops(
         assert page.resume_token == server.log.resume_token(APP, 0)
 
 
-async def test_a_caller_that_goes_leaves_nothing(database: Database, tmp_path: Path) -> None:
-    async with listing(database, tmp_path) as (server, stub):
+async def test_a_caller_that_goes_leaves_nothing(sqlite: Database, tmp_path: Path) -> None:
+    async with listing(sqlite, tmp_path) as (server, stub):
         call = stub.ListEvents(Request(app_id=APP, wait=LONG))
         waiting = asyncio.ensure_future(call)
         await eventually(lambda: server.watch.statistics().streams == 1, "it waits")
