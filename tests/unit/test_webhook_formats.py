@@ -52,14 +52,14 @@ def vectors(name: str) -> list[dict[str, Any]]:
 
 
 def made(
-    name: str, told: Told, *keys: str, app_id: str = APP_ID, delivery: Delivery = DELIVERY
+    name: str, told: Told, *keys: str, delivery: Delivery = DELIVERY, has_string_room_ids: bool = False
 ) -> list[Request]:
     """What a format makes of an event, the way the delivery asks for it."""
     format = format_of(NAMES[name])
     if not format.knows(told.event.type):
         return []
     facts = None if format.needs(told.event.type) is Need.NOTHING else told.facts
-    context = FormatContext(vendor_app_id=app_id, facts=facts)
+    context = FormatContext(vendor_app_id=APP_ID, has_string_room_ids=has_string_room_ids, facts=facts)
     signing = [SigningKey(key) for key in keys or (KEYS[name],)]
     return list(format.requests(told.event, context, signing, delivery))
 
@@ -250,6 +250,8 @@ def test_trtc_has_numbers_where_its_clients_have_them(room_id: str, told: str | 
     event.room_id = room_id
     (request,) = made("trtc", Told(event))
     assert json.loads(request.body)["EventInfo"]["RoomId"] == told
+    (request,) = made("trtc", Told(event), has_string_room_ids=True)
+    assert json.loads(request.body)["EventInfo"]["RoomId"] == room_id
 
 
 def test_every_type_of_event_is_among_the_samples() -> None:

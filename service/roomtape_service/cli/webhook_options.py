@@ -34,6 +34,11 @@ def add_values(parser: argparse.ArgumentParser) -> None:
         metavar="NUMBER",
         help="BizId, SdkAppId or AppId in a vendor's format; default: the application",
     )
+    parser.add_argument(
+        "--string-room-ids",
+        action=argparse.BooleanOptionalAction,
+        help="in format trtc: room ids are strings, also those that look like numbers",
+    )
     enabled = parser.add_mutually_exclusive_group()
     enabled.add_argument("--enable", dest="enabled", action="store_true", default=None, help="send events")
     enabled.add_argument(
@@ -90,6 +95,7 @@ def given_values(arguments: argparse.Namespace, *, url: str | None) -> tuple[web
         ("retry", arguments.retry),
         ("concurrency", arguments.concurrency),
         ("vendor_app_id", arguments.vendor_app_id),
+        ("string_room_ids", arguments.string_room_ids),
         ("enabled", arguments.enabled),
     ):
         if value is not None:

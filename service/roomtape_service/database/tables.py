@@ -446,6 +446,7 @@ webhooks = Table(
     Column("retry", Integer, nullable=False),
     Column("concurrency", Integer, nullable=False),
     Column("is_enabled", Boolean, nullable=False),
+    Column("has_string_room_ids", Boolean, nullable=False),
     Column("create_ns", BigInteger, nullable=False),
     Column("update_ns", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),

@@ -49,6 +49,7 @@ class WebhookRow:
     retry: webhook_pb2.WebhookRetry.ValueType
     concurrency: int
     is_enabled: bool
+    has_string_room_ids: bool = False
     create_ns: int = 0
     update_ns: int = 0
     revision: int = 0
@@ -77,7 +78,16 @@ class KeyRow:
 _COLUMNS = tuple(webhooks.c[each.name] for each in fields(WebhookRow))
 _KEY_COLUMNS = tuple(webhook_keys.c[each.name] for each in fields(KeyRow))
 # What a caller may change.
-_CHANGED = ("display_name", "url", "vendor_app_id", "filter", "retry", "concurrency", "is_enabled")
+_CHANGED = (
+    "display_name",
+    "url",
+    "vendor_app_id",
+    "filter",
+    "retry",
+    "concurrency",
+    "is_enabled",
+    "has_string_room_ids",
+)
 
 
 async def find(connection: AsyncConnection, webhook_id: str) -> WebhookRow | None:

@@ -28,7 +28,16 @@ __all__ = [
     "webhook_message",
 ]
 
-CHANGEABLE_PATHS = ("display_name", "url", "filter", "retry", "concurrency", "enabled", "vendor_app_id")
+CHANGEABLE_PATHS = (
+    "display_name",
+    "url",
+    "filter",
+    "retry",
+    "concurrency",
+    "enabled",
+    "vendor_app_id",
+    "string_room_ids",
+)
 
 _DEFAULT_CONCURRENCY = 8
 _MAX_CONCURRENCY = 64
@@ -124,6 +133,7 @@ def new_webhook(wanted: webhook_pb2.Webhook, webhook_id: str) -> WebhookRow:
         retry=wanted.retry or webhook_pb2.WEBHOOK_RETRY_ROOMTAPE,
         concurrency=wanted.concurrency or _DEFAULT_CONCURRENCY,
         is_enabled=wanted.enabled if wanted.HasField("enabled") else True,
+        has_string_room_ids=wanted.string_room_ids,
     )
 
 
@@ -144,6 +154,9 @@ def changed(stored: WebhookRow, wanted: webhook_pb2.Webhook, paths: frozenset[st
         concurrency=new.concurrency if "concurrency" in paths else stored.concurrency,
         is_enabled=new.is_enabled if "enabled" in paths else stored.is_enabled,
         vendor_app_id=new.vendor_app_id if "vendor_app_id" in paths else stored.vendor_app_id,
+        has_string_room_ids=(
+            new.has_string_room_ids if "string_room_ids" in paths else stored.has_string_room_ids
+        ),
     )
 
 
@@ -165,6 +178,7 @@ def webhook_message(row: WebhookRow, keys: Sequence[KeyRow], standing: Standing)
         retry=row.retry,
         concurrency=row.concurrency,
         enabled=row.is_enabled,
+        string_room_ids=row.has_string_room_ids,
         keys=[
             webhook_pb2.WebhookKey(
                 key_id=key.key_id, create_time=_time(key.create_ns), expire_time=_time(key.expire_ns)

@@ -110,7 +110,11 @@ class Attempts:
         event = event_pb2.Event.FromString(due.payload)
         need = webhook.format.needs(event.type)
         facts = None if need is Need.NOTHING else await self._facts(event, need)
-        context = FormatContext(vendor_app_id=webhook.row.vendor_app_id or due.app_id, facts=facts)
+        context = FormatContext(
+            vendor_app_id=webhook.row.vendor_app_id or due.app_id,
+            has_string_room_ids=webhook.row.has_string_room_ids,
+            facts=facts,
+        )
         return webhook.format.requests(event, context, keys, Delivery(due.delivery_id, attempt_ns))
 
     async def _facts(self, event: event_pb2.Event, need: Need) -> TaskFacts | None:

@@ -137,6 +137,7 @@ class Webhook(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     VENDOR_APP_ID_FIELD_NUMBER: _builtins.int
+    STRING_ROOM_IDS_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """Chosen by the server."""
     app_id: _builtins.str
@@ -161,6 +162,10 @@ class Webhook(_message.Message):
     vendor_app_id: _builtins.str
     """The application's number with the vendor whose format it is: BizId, SdkAppId or AppId. Default: `app_id`, which must
     have the vendor's shape then. Only for the vendors' formats.
+    """
+    string_room_ids: _builtins.bool
+    """Only in format TRTC, whose `RoomId` is of the same type as the room's id of its clients: whether that is always a
+    string. Default false: a number where the id is one from 1 to 4294967294, without leading zeros.
     """
     @_builtins.property
     def filter(self) -> _event_pb2.EventFilter:
@@ -200,14 +205,20 @@ class Webhook(_message.Message):
         etag: _builtins.str = ...,
         status: Global___WebhookStatus | None = ...,
         vendor_app_id: _builtins.str = ...,
+        string_room_ids: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "create_time", b"create_time", "enabled", b"enabled", "filter", b"filter", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_string_room_ids", b"_string_room_ids", "create_time", b"create_time", "enabled", b"enabled", "filter", b"filter", "status", b"status", "string_room_ids", b"string_room_ids", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "app_id", b"app_id", "concurrency", b"concurrency", "create_time", b"create_time", "display_name", b"display_name", "enabled", b"enabled", "etag", b"etag", "filter", b"filter", "format", b"format", "keys", b"keys", "retry", b"retry", "status", b"status", "update_time", b"update_time", "url", b"url", "vendor_app_id", b"vendor_app_id", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_string_room_ids", b"_string_room_ids", "app_id", b"app_id", "concurrency", b"concurrency", "create_time", b"create_time", "display_name", b"display_name", "enabled", b"enabled", "etag", b"etag", "filter", b"filter", "format", b"format", "keys", b"keys", "retry", b"retry", "status", b"status", "string_room_ids", b"string_room_ids", "update_time", b"update_time", "url", b"url", "vendor_app_id", b"vendor_app_id", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__string_room_ids: _TypeAlias = _typing.Literal["string_room_ids"]  # noqa: Y015
+    _WhichOneofArgType__string_room_ids: _TypeAlias = _typing.Literal["_string_room_ids", b"_string_room_ids"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__string_room_ids) -> _WhichOneofReturnType__string_room_ids | None: ...
 
 Global___Webhook: _TypeAlias = Webhook  # noqa: Y015
 
@@ -426,8 +437,8 @@ class UpdateWebhookRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Paths out of `display_name`, `url`, `filter`, `retry`, `concurrency`, `enabled`, `vendor_app_id`. Default: all that
-        are set.
+        """Paths out of `display_name`, `url`, `filter`, `retry`, `concurrency`, `enabled`, `vendor_app_id`,
+        `string_room_ids`. Default: all that are set.
         """
 
     def __init__(

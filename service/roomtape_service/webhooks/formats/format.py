@@ -36,10 +36,12 @@ class FormatContext:
     """What a webhook's owner set for its format, and what the format asked for by `needs`.
 
     `vendor_app_id` is the application's number with the vendor (BizId, SdkAppId, AppId), by default the application's
-    own id. `facts` is None where nothing was needed, or where the event is of no task.
+    own id. `has_string_room_ids` is whether a vendor's room id is a string although it may be a number. `facts` is None
+    where nothing was needed, or where the event is of no task.
     """
 
     vendor_app_id: str
+    has_string_room_ids: bool = False
     facts: TaskFacts | None = None
 
 

@@ -103,6 +103,7 @@ class TrtcFormat:
             told = _of_room(event)
         else:
             told = [(number, _of_task(event, payload)) for number, payload in _payloads(event, context)]
+        room_id = event.room_id if context.has_string_room_ids else room_of(event.room_id)
         return [
             signed_by_header(
                 "Sign",
@@ -110,7 +111,7 @@ class TrtcFormat:
                     "EventGroupId": number // 100,
                     "EventType": number,
                     "CallbackTs": delivery.attempt_ns // 1_000_000,
-                    "EventInfo": info,
+                    "EventInfo": {"RoomId": room_id, **info},
                 },
                 keys,
                 "sha256",
@@ -137,7 +138,7 @@ def room_of(room_id: str) -> str | int:
 
 
 def _of_room(event: event_pb2.Event) -> Sequence[tuple[int, Mapping[str, object]]]:
-    info: dict[str, object] = _when_and_where(event)
+    info: dict[str, object] = _when(event)
     if event.HasField("participant"):
         info["UserId"] = event.participant.user_id
     match event.type:
@@ -253,9 +254,9 @@ def _file(segment: segment_pb2.Segment) -> dict[str, object]:
 
 
 def _of_task(event: event_pb2.Event, payload: Mapping[str, object]) -> Mapping[str, object]:
-    return {**_when_and_where(event), "UserId": _ROBOT, "TaskId": event.task_id, "Payload": payload}
+    return {**_when(event), "UserId": _ROBOT, "TaskId": event.task_id, "Payload": payload}
 
 
-def _when_and_where(event: event_pb2.Event) -> dict[str, object]:
+def _when(event: event_pb2.Event) -> dict[str, object]:
     time: Timestamp = event.event_time
-    return {"RoomId": room_of(event.room_id), "EventTs": time.seconds, "EventMsTs": milliseconds(time)}
+    return {"EventTs": time.seconds, "EventMsTs": milliseconds(time)}

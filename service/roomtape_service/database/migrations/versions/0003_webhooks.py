@@ -40,6 +40,7 @@ def _create_webhooks() -> None:
         sa.Column("retry", sa.Integer(), nullable=False),
         sa.Column("concurrency", sa.Integer(), nullable=False),
         sa.Column("is_enabled", sa.Boolean(), nullable=False),
+        sa.Column("has_string_room_ids", sa.Boolean(), nullable=False),
         sa.Column("create_ns", sa.BigInteger(), nullable=False),
         sa.Column("update_ns", sa.BigInteger(), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
