@@ -3,7 +3,8 @@
 import pytest
 
 from tests.integration.bad_input import (
-    other_cases,
+    application_cases,
+    file_cases,
     recording_cases,
     room_cases,
     start_cases,
@@ -19,7 +20,8 @@ CASES = (
     *start_cases.START_CASES,
     *recording_cases.CASES,
     *room_cases.CASES,
-    *other_cases.CASES,
+    *application_cases.CASES,
+    *file_cases.CASES,
     *watch_cases.CASES,
     *webhook_cases.CASES,
 )
