@@ -15,7 +15,6 @@ from roomtape.client import verify_webhook
 from roomtape.v1 import error_pb2, event_pb2, webhook_pb2
 from roomtape_service.clock import NANOSECONDS, ManualClock
 from roomtape_service.database import Database, UnitOfWork
-from roomtape_service.database import deliveries as delivery_rows
 from roomtape_service.database import webhooks as webhook_rows
 from roomtape_service.database.outbox import Due
 from roomtape_service.database.webhooks import WebhookRow
@@ -29,7 +28,17 @@ from roomtape_service.webhooks.webhook import Webhook
 from tests.support.databases import APP, add_application, add_tasks, stored_events
 from tests.support.receiver import Conduct, Receipt, receiver
 from tests.support.waiting import eventually
-from tests.support.webhooks import KEY, LOOPBACK, add_key, add_webhook, append, delivering, settled, states
+from tests.support.webhooks import (
+    KEY,
+    LOOPBACK,
+    add_key,
+    add_webhook,
+    append,
+    delivering,
+    settled,
+    states,
+    webhook_service,
+)
 
 DELIVERED = webhook_pb2.WEBHOOK_DELIVERY_STATE_DELIVERED
 DEAD = webhook_pb2.WEBHOOK_DELIVERY_STATE_DEAD
@@ -136,10 +145,12 @@ async def test_one_event_that_is_never_taken_holds_up_its_task_alone_and_dies_af
 
         running.conduct = lambda request, body: Conduct.TAKE
 
-        async def resend(uow: UnitOfWork) -> int:
-            return await delivery_rows.resend_dead(uow, row, 10)
-
-        assert await database.write(resend) == 1
+        async with webhook_service(database, clock) as webhooks:
+            request = webhook_pb2.ListWebhookDeliveriesRequest(app_id=APP, webhook_id=row.webhook_id)
+            (listed,) = (await webhooks.ListWebhookDeliveries(request)).deliveries
+            assert (listed.last_status_code, listed.last_error) == (500, "HTTP 500: on fire")
+            again = webhook_pb2.ResendWebhookDeliveriesRequest(app_id=APP, webhook_id=row.webhook_id)
+            assert (await webhooks.ResendWebhookDeliveries(again)).count == 1
         await settled(deliveries)
         assert texts(running.taken)["1"] == ["after", "poison"]
         assert (await states(database))[0][1:] == (DELIVERED, 1)

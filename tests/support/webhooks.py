@@ -9,14 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+from grpc import aio
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roomtape.v1 import webhook_pb2
+from roomtape.v1 import webhook_pb2, webhook_pb2_grpc
 from roomtape_service.clock import ManualClock
 from roomtape_service.database import Database, UnitOfWork
 from roomtape_service.database import webhooks as webhook_rows
 from roomtape_service.database.tables import webhook_deliveries
 from roomtape_service.database.webhooks import KeyRow, WebhookRow
+from roomtape_service.ids import RandomIds
+from roomtape_service.rpc.webhook_messages import UrlPolicy
+from roomtape_service.rpc.webhooks import WebhookServicer
 from roomtape_service.storage.secrets import SecretBox
 from roomtape_service.webhooks.deliveries import Deliveries
 from roomtape_service.webhooks.guard import AddressGuard
@@ -36,6 +40,7 @@ __all__ = [
     "settled",
     "states",
     "trusting",
+    "webhook_service",
 ]
 
 SECRET_BOX = SecretBox(bytes(32))
@@ -140,6 +145,28 @@ async def settled(deliveries: Deliveries) -> None:
         # Thousands of these make a day.
         poll_seconds=_POLL_SECONDS,
     )
+
+
+@asynccontextmanager
+async def webhook_service(
+    database: Database, clock: ManualClock
+) -> AsyncIterator["webhook_pb2_grpc.WebhookServiceAsyncStub"]:
+    """WebhookService alone, over the network."""
+    servicer = WebhookServicer(
+        database,
+        SECRET_BOX,
+        clock,
+        RandomIds(),
+        UrlPolicy(True, LOOPBACK.allows),
+        webhooks_per_application=32,
+    )
+    server = aio.server()
+    webhook_pb2_grpc.add_WebhookServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield webhook_pb2_grpc.WebhookServiceStub(channel)
+    await server.stop(None)
 
 
 async def states(database: Database, webhook_id: str = "hook") -> Sequence[tuple[int, int, int]]:

@@ -21,7 +21,6 @@ from functools import partial
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape_service.clock import NANOSECONDS, Clock
@@ -126,7 +125,8 @@ class Deliveries:
                 self._is_looking = True
                 try:
                     seconds = await self._look()
-                except (SQLAlchemyError, OSError, TimeoutError):
+                except Exception:
+                    # Nobody else sends: whatever it is, the next look may fare better.
                     _log.exception("webhooks_not_read")
                     seconds = _LOOK_SECONDS
                 self._is_looking = False
@@ -200,7 +200,13 @@ class Deliveries:
         for endpoint in list(self._endpoints.values()):
             if self._is_closing:
                 break
-            await self._read(endpoint)
+            try:
+                await self._read(endpoint)
+            except Exception:
+                # One that can't be read is no reason to leave the others alone.
+                _log.exception("webhook_not_read", webhook_id=endpoint.webhook_id)
+                endpoint.forget_ready()
+                endpoint.is_changed = True
             self._offer(endpoint)
             if endpoint.is_idle(now_ns):
                 del self._endpoints[endpoint.webhook_id]
@@ -226,7 +232,9 @@ class Deliveries:
         if endpoint.is_changed:
             endpoint.is_changed = False
             await self._read_webhook(endpoint, now_ns)
-        if endpoint.webhook is None or now_ns < endpoint.rest_until_ns:
+        if endpoint.webhook is None:
+            endpoint.may_have_due = False
+        if now_ns < endpoint.rest_until_ns:
             return
         if (
             endpoint.may_have_due
@@ -245,7 +253,6 @@ class Deliveries:
         if webhook is None:
             # It is gone, or disabled: nothing of it is due until it is changed again.
             endpoint.forget_ready()
-            endpoint.may_have_due = False
             endpoint.next_ns = None
             endpoint.failures = 0
         endpoint.webhook = webhook

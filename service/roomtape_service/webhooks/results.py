@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from roomtape_service.database import outbox
 from roomtape_service.database.database import Database
@@ -65,7 +64,7 @@ class Results:
             except DatabaseClosed:
                 _log.error("webhook_results_lost", deliveries=len(self._waiting))
                 return
-            except (SQLAlchemyError, OSError, TimeoutError):
+            except Exception:
                 _log.exception("webhook_results_not_stored", deliveries=len(self._waiting))
                 if self._stopping.is_set():
                     return
