@@ -14,6 +14,14 @@ from roomtape.v1 import ingest_pb2, media_pb2
 Samples = npt.NDArray[np.int16]
 
 
+_DECODERS = {
+    media_pb2.CODEC_OPUS: "libopus",
+    media_pb2.CODEC_AAC: "aac",
+    media_pb2.CODEC_PCMU: "pcm_mulaw",
+    media_pb2.CODEC_PCMA: "pcm_alaw",
+}
+
+
 def tone(hertz: float, seconds: float, rate_hz: int = 48_000, channels: int = 1) -> Samples:
     """A sine at half of full scale; further channels are harmonics of it. Shape (samples, channels)."""
     time = np.arange(round(seconds * rate_hz)) / rate_hz
@@ -52,9 +60,13 @@ def heard(offer: ingest_pb2.TrackOffer, payloads: Sequence[bytes]) -> Samples:
     """The samples of a track's payloads. Shape (samples, channels)."""
     if offer.codec == media_pb2.CODEC_PCM_S16LE:
         return np.frombuffer(b"".join(payloads), np.int16).reshape(-1, offer.channels)
-    decoder = av.AudioCodecContext.create("libopus", "r")
-    decoder.sample_rate, decoder.layout = 48_000, "mono" if offer.channels == 1 else "stereo"
+    decoder = av.AudioCodecContext.create(_DECODERS[offer.codec], "r")
+    decoder.sample_rate = offer.sample_rate_hz
+    decoder.layout = "mono" if offer.channels == 1 else "stereo"
     frames = [frame for payload in payloads for frame in decoder.decode(av.Packet(payload))]
+    if offer.codec == media_pb2.CODEC_AAC:
+        wave = np.concatenate([frame.to_ndarray().T.reshape(-1, offer.channels) for frame in frames])
+        return np.clip(np.rint(wave.astype(np.float64) * 32_768), -32_768, 32_767).astype(np.int16)
     return np.concatenate([frame.to_ndarray().reshape(-1, offer.channels) for frame in frames]).astype(
         np.int16
     )

@@ -103,6 +103,76 @@ async def test_what_is_heard_has_its_time(
     )
 
 
+@pytest.mark.parametrize(("name", "skipped"), [("clip.m4a", 1024), ("clip.mkv", 1024), ("clip.aac", 0)])
+async def test_aac_goes_untouched(
+    media_room: Scripted, client: Client, tmp_path: Path, name: str, skipped: int
+) -> None:
+    path = write(tmp_path / name, "aac", tone(440, 1.5, 44_100, 2), 44_100)
+    await publish(client, path)
+    offer, frames = received(media_room)
+    assert (offer.codec, offer.channels, offer.sample_rate_hz) == (media_pb2.CODEC_AAC, 2, 44_100)
+    assert [frame.payload for frame in frames] == packets(path)
+    times = [frame.media_time.ToNanoseconds() for frame in frames]
+    assert times == [number * 1024 * SECOND_NS // 44_100 for number in range(len(frames))]
+    # Only a stream of ADTS does not say what the encoder put before the sound.
+    first_ns = frames[0].capture_time.ToNanoseconds() - START_NS
+    assert first_ns == pytest.approx(-skipped * SECOND_NS / 44_100, abs=1_000_000)
+    assert media_room.ingest.lives[-1].messages[-1].close.sent_time.ToNanoseconds() == pytest.approx(
+        START_NS + 3 * SECOND_NS // 2, abs=50_000_000
+    )
+
+
+async def test_what_is_heard_of_aac_has_its_time(
+    media_room: Scripted, client: Client, tmp_path: Path
+) -> None:
+    clicks = np.zeros((48_000, 1), np.int16)
+    clicks[24_000:24_010] = 30_000
+    path = write(tmp_path / "clip.m4a", "aac", clicks)
+    with_header = write(tmp_path / "clip.aac", "aac", clicks)
+    await publish(client, path)
+    offer, frames = received(media_room)
+    # The same units, with headers from which a decoder knows what they are.
+    assert len(packets(with_header)) == len(frames)
+    samples = heard(offer, packets(with_header))
+    first_ns = frames[0].capture_time.ToNanoseconds() - START_NS
+    click_ns = first_ns + int(np.argmax(np.abs(samples[:, 0].astype(int)))) * SECOND_NS // 48_000
+    assert click_ns == pytest.approx(SECOND_NS // 2, abs=500_000)
+    close_ns = media_room.ingest.lives[-1].messages[-1].close.sent_time.ToNanoseconds()
+    assert close_ns == pytest.approx(START_NS + SECOND_NS, abs=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("codec", "wanted", "channels"),
+    [("pcm_mulaw", media_pb2.CODEC_PCMU, 1), ("pcm_alaw", media_pb2.CODEC_PCMA, 2)],
+)
+async def test_g711_goes_untouched(
+    media_room: Scripted,
+    client: Client,
+    tmp_path: Path,
+    codec: str,
+    wanted: media_pb2.Codec.ValueType,
+    channels: int,
+) -> None:
+    path = write(tmp_path / "clip.wav", codec, tone(440, 1.51, 8_000, channels), 8_000)
+    await publish(client, path)
+    offer, frames = received(media_room)
+    assert (offer.codec, offer.channels, offer.sample_rate_hz) == (wanted, channels, 8_000)
+    assert b"".join(frame.payload for frame in frames) == b"".join(packets(path))
+    times = [frame.media_time.ToNanoseconds() for frame in frames]
+    assert times == [number * 20_000_000 for number in range(76)]
+    samples = heard(offer, [frame.payload for frame in frames])
+    assert pitch(samples[:, 0], 8_000) == pytest.approx(440, abs=2)
+
+
+async def test_aac_and_g711_become_opus_where_that_is_asked_for(
+    media_room: Scripted, client: Client, tmp_path: Path
+) -> None:
+    for name, codec, rate_hz in (("clip.m4a", "aac", 44_100), ("clip.wav", "pcm_mulaw", 8_000)):
+        path = write(tmp_path / name, codec, tone(440, 0.5, rate_hz), rate_hz)
+        await publish(client, path, opus_bitrate_bps=32_000)
+        assert received(media_room)[0].codec == media_pb2.CODEC_OPUS
+
+
 DECODED = {
     "clip.mp3": ("libmp3lame", 44_100, 2, 2),
     "clip.wav": ("pcm_s16le", 44_100, 1, 1),

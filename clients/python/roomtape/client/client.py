@@ -205,9 +205,10 @@ class Client:
     ) -> PublisherStatistics:
         """Publishes the audio of a media file as one participant; returns when all of it is safe.
 
-        Any file that PyAV reads (the extra `media`). Opus in Ogg, WebM, Matroska and MP4 goes untouched, all else as
-        PCM at 48 kHz, or as Opus when `opus_bitrate_bps` is given. `realtime=False` goes as fast as the server takes
-        it, into rooms with a MEDIA clock. There, the file's sound begins at `start_time_ns`; default: now.
+        Any file that PyAV reads (the extra `media`). Opus in Ogg, WebM, Matroska and MP4, AAC-LC and G.711 go
+        untouched, all else as PCM at 48 kHz; what is not Opus goes as Opus when `opus_bitrate_bps` is given.
+        `realtime=False` goes as fast as the server takes it, into rooms with a MEDIA clock. There, the file's sound
+        begins at `start_time_ns`; default: now.
 
         Raises ModuleNotFoundError without the extra, OSError for files that can't be read, ValueError for those
         without audio, for a rate that the room's clock does not allow, and the RoomtapeError of the session.

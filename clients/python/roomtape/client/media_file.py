@@ -1,20 +1,21 @@
 """Frames out of media files, by PyAV (the extra `roomtape[media]`).
 
-Opus in Ogg, WebM, Matroska and MP4 is handed out packet by packet, untouched. Everything else is decoded, resampled
-to 48 kHz and cut into frames of 20 ms: PCM, or Opus if a bit rate for it is given.
+Opus in Ogg, WebM, Matroska and MP4 is handed out packet by packet, untouched; so are AAC-LC, and G.711 in frames of
+20 ms. Everything else is decoded, resampled to 48 kHz and cut into frames of 20 ms: PCM, or Opus if a bit rate for it
+is given, which also makes Opus of AAC and G.711.
 
-Opus begins with samples that are no sound of the file (RFC 7845 §4.2), and ends with such. They are handed out too,
-since decoders need them, but what a frame tells of being heard is without them.
+Opus and AAC begin with samples that are no sound of the file (RFC 7845 §4.2, an edit list), and end with such. They are
+handed out too, since decoders need them, but what a frame tells of being heard is without them.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsBytes, cast
 
 from roomtape.client.clock import NANOSECONDS
-from roomtape.client.frames import OPUS_RATE_HZ, opus_samples, samples_ns
+from roomtape.client.frames import AAC_SAMPLES, opus_samples, samples_ns
 from roomtape.v1 import ingest_pb2, media_pb2
 
 if TYPE_CHECKING:
@@ -36,8 +37,13 @@ _PLAIN_OPUS = frozenset({"ogg", "webm", "matroska", "mp4", "mov"})
 _OPUS_HEAD = b"OpusHead"
 _PRE_SKIP = slice(10, 12)
 
-# Time stamps of WebM are whole milliseconds; what is off by more is a pause.
-PAUSE_SAMPLES = 120
+# Time stamps of WebM are whole milliseconds; what is off by more than this part of a second is a pause.
+PAUSE_DIVISOR = 400
+
+AAC_RATES_HZ = frozenset({8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000})
+_G711_RATE_HZ = 8_000
+_G711 = {"pcm_mulaw": media_pb2.CODEC_PCMU, "pcm_alaw": media_pb2.CODEC_PCMA}
+_G711_FRAME_SAMPLES = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class MediaFile:
         try:
             self._stream = _first_audio(self._container, path)
             self.channels = min(MAX_CHANNELS, self._stream.codec_context.channels)
+            self._rate_hz = RATE_HZ
             self._frames = self._choose(opus_bitrate_bps)
         except BaseException:
             self._container.close()
@@ -90,7 +97,7 @@ class MediaFile:
     def offer(self, track_id: str) -> ingest_pb2.TrackOffer:
         """The track to publish the file as."""
         return ingest_pb2.TrackOffer(
-            track_id=track_id, codec=self.codec, sample_rate_hz=RATE_HZ, channels=self.channels
+            track_id=track_id, codec=self.codec, sample_rate_hz=self._rate_hz, channels=self.channels
         )
 
     def read(self, at_least_ns: int) -> list[MediaFrame]:
@@ -110,36 +117,60 @@ class MediaFile:
 
     def _choose(self, opus_bitrate_bps: int | None) -> Iterator[MediaFrame]:
         formats = set(self._container.format.name.split(","))
-        codec = self._stream.codec_context.name
-        is_opus = codec in ("opus", "libopus") and self._stream.codec_context.channels <= MAX_CHANNELS
+        context = self._stream.codec_context
         self.codec: media_pb2.Codec.ValueType = media_pb2.CODEC_OPUS
-        if is_opus and formats & _PLAIN_OPUS:
-            return self._untouched()
+        is_few = context.channels <= MAX_CHANNELS
+        if context.name in ("opus", "libopus") and is_few and formats & _PLAIN_OPUS:
+            return self._untouched(opus_samples, _pre_skip(context))
         if opus_bitrate_bps is not None:
             return self._encoded(opus_bitrate_bps)
+        if _is_aac_lc(context) and is_few:
+            self.codec, self._rate_hz = media_pb2.CODEC_AAC, context.sample_rate
+            return self._untouched(lambda _unit: AAC_SAMPLES)
+        if context.name in _G711 and is_few and context.sample_rate == _G711_RATE_HZ:
+            self.codec, self._rate_hz = _G711[context.name], _G711_RATE_HZ
+            return self._g711()
         self.codec = media_pb2.CODEC_PCM_S16LE
         return self._pcm()
 
-    def _untouched(self) -> Iterator[MediaFrame]:
+    def _untouched(
+        self, samples_of: Callable[[bytes], int], skipped: int | None = None
+    ) -> Iterator[MediaFrame]:
+        """`skipped`: samples before the sound; None: the time stamps say it."""
+        rate_hz, pause = self._rate_hz, self._rate_hz // PAUSE_DIVISOR
         first: int | None = None
         position = 0
-        skipped = _pre_skip(self._stream.codec_context)
         for packet in self._container.demux(self._stream):
             payload = bytes(packet)
             if not payload:
                 continue
             if packet.pts is not None:
-                stamp = round(packet.pts * packet.time_base * OPUS_RATE_HZ)
+                stamp = round(packet.pts * packet.time_base * rate_hz)
                 first = stamp if first is None else first
-                if stamp - first - position > PAUSE_SAMPLES:
+                skipped = max(0, -first) if skipped is None else skipped
+                if stamp - first - position > pause:
                     position = stamp - first
-            samples = opus_samples(payload)
+            samples = samples_of(payload)
             heard = samples
             if packet.duration is not None:
-                told = round(packet.duration * packet.time_base * OPUS_RATE_HZ)
-                heard = told if samples - told > PAUSE_SAMPLES else samples
-            yield _frame(payload, position, heard, skipped)
+                told = round(packet.duration * packet.time_base * rate_hz)
+                heard = told if samples - told > pause else samples
+            yield _frame(payload, position, heard, skipped or 0, rate_hz)
             position += samples
+
+    def _g711(self) -> Iterator[MediaFrame]:
+        size, position, left = _G711_FRAME_SAMPLES * self.channels, 0, b""
+        for packet in self._container.demux(self._stream):
+            data = bytes(packet)
+            left += data
+            # The last packet is empty, and ends what is left.
+            whole = len(left) - len(left) % size if data else len(left)
+            for at in range(0, whole, size):
+                payload = left[at : at + size]
+                samples = len(payload) // self.channels
+                yield _frame(payload, position, samples, 0, _G711_RATE_HZ)
+                position += samples
+            left = left[whole:]
 
     def _pcm(self) -> Iterator[MediaFrame]:
         position = 0
@@ -194,7 +225,19 @@ def _pre_skip(context: "AudioCodecContext") -> int:
     return int.from_bytes(head[_PRE_SKIP], "little") if head.startswith(_OPUS_HEAD) else 0
 
 
-def _frame(payload: bytes, position: int, samples: int, skipped: int = 0) -> MediaFrame:
-    start_ns = samples_ns(position, RATE_HZ)
-    duration_ns = samples_ns(position + samples, RATE_HZ) - start_ns
-    return MediaFrame(payload, start_ns, start_ns - samples_ns(skipped, RATE_HZ), duration_ns)
+def _is_aac_lc(context: "AudioCodecContext") -> bool:
+    """HE-AAC is found by its decoder, which has read the beginning."""
+    return (
+        context.name == "aac"
+        and context.profile == "LC"
+        and context.frame_size in (0, AAC_SAMPLES)
+        and context.sample_rate in AAC_RATES_HZ
+    )
+
+
+def _frame(
+    payload: bytes, position: int, samples: int, skipped: int = 0, rate_hz: int = RATE_HZ
+) -> MediaFrame:
+    start_ns = samples_ns(position, rate_hz)
+    duration_ns = samples_ns(position + samples, rate_hz) - start_ns
+    return MediaFrame(payload, start_ns, start_ns - samples_ns(skipped, rate_hz), duration_ns)
