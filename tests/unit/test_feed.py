@@ -3,65 +3,10 @@
 import pytest
 
 from roomtape_service.recording import protocol
-from roomtape_service.recording.front.feed import FeedFacts, RoomFeed, TrackIndex
-from roomtape_service.recording.front.recording import FeedRecording, RecordingFacts
-from roomtape_service.recording.front.track import FeedTrack, TrackFacts
-from roomtape_service.recording.remembering import REMEMBERED_TRACKS
+from roomtape_service.recording.front.feed import RoomFeed, TrackIndex
+from tests.support.feeds import NOW, FeedWorker, feed, index, recording, track
 
-NOW = 1_700_000_000_000_000_000
-
-
-class Worker:
-    """Remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.messages: list[protocol.Message] = []
-        self._decoder = protocol.MessageDecoder()
-
-    def send(self, message: bytes) -> None:
-        self.messages += self._decoder.feed(message)
-
-    def take(self) -> list[protocol.Message]:
-        messages, self.messages = self.messages, []
-        return messages
-
-    def frames(self) -> list[bytes]:
-        return [each.batch for each in self.take() if isinstance(each, protocol.Frames)]
-
-
-@pytest.fixture
-def index() -> TrackIndex:
-    return {}
-
-
-@pytest.fixture
-def feed(index: TrackIndex) -> RoomFeed:
-    feed = RoomFeed(FeedFacts("room", protocol.RoomClock.ARRIVAL), index)
-    feed.begin(NOW)
-    return feed
-
-
-def recording(
-    name: str = "r1", kind: protocol.RecordingKind = protocol.RecordingKind.SINGLE
-) -> FeedRecording:
-    return FeedRecording(
-        RecordingFacts(
-            recording_id=name,
-            task_id="t1",
-            kind=kind,
-            containers=(protocol.Container.WAV,),
-            segment_ns=7200 * 10**9,
-            segment_bytes=1 << 31,
-            bitrate=64000,
-            mute_ends_segment=False,
-            break_wait_ns=30 * 10**9,
-            from_ns=NOW,
-        )
-    )
-
-
-def track(feed: RoomFeed, name: str = "mic") -> FeedTrack:
-    return feed.add_track(TrackFacts(f"s1/{name}", "anna", protocol.TrackCodec.OPUS, 48000, 1))
+__all__ = ["feed", "index"]
 
 
 def test_frames_that_nobody_records_are_safe_at_once(feed: RoomFeed) -> None:
@@ -72,7 +17,7 @@ def test_frames_that_nobody_records_are_safe_at_once(feed: RoomFeed) -> None:
 
 
 def test_recorded_frames_are_held_until_the_worker_says_that_they_are_safe(feed: RoomFeed) -> None:
-    worker, mic = Worker(), track(feed)
+    worker, mic = FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(worker)
     feed.set_tracks("r1", [mic.facts.key])
@@ -87,7 +32,7 @@ def test_recorded_frames_are_held_until_the_worker_says_that_they_are_safe(feed:
 
 
 def test_another_worker_gets_everything_that_is_not_safe(feed: RoomFeed) -> None:
-    first, second, mic = Worker(), Worker(), track(feed)
+    first, second, mic = FeedWorker(), FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(first)
     feed.set_tracks("r1", [mic.facts.key])
@@ -114,7 +59,7 @@ def test_another_worker_gets_everything_that_is_not_safe(feed: RoomFeed) -> None
 def test_a_track_that_left_is_written_to_its_end_by_the_next_worker(
     feed: RoomFeed, index: TrackIndex
 ) -> None:
-    first, second, mic = Worker(), Worker(), track(feed)
+    first, second, mic = FeedWorker(), FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(first)
     feed.set_tracks("r1", [mic.facts.key])
@@ -132,7 +77,7 @@ def test_a_track_that_left_is_written_to_its_end_by_the_next_worker(
 
 
 def test_a_track_out_of_scope_is_acknowledged_when_the_last_of_it_is_written(feed: RoomFeed) -> None:
-    worker, mic = Worker(), track(feed)
+    worker, mic = FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(worker)
     feed.set_tracks("r1", [mic.facts.key])
@@ -148,7 +93,7 @@ def test_a_track_out_of_scope_is_acknowledged_when_the_last_of_it_is_written(fee
 
 
 def test_a_stopped_recording_lets_go_of_what_is_held(feed: RoomFeed) -> None:
-    worker, mic = Worker(), track(feed)
+    worker, mic = FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(worker)
     feed.set_tracks("r1", [mic.facts.key])
@@ -161,7 +106,7 @@ def test_a_stopped_recording_lets_go_of_what_is_held(feed: RoomFeed) -> None:
 
 
 def test_a_failed_recording_keeps_frames_from_being_acknowledged(feed: RoomFeed) -> None:
-    worker, mic = Worker(), track(feed)
+    worker, mic = FeedWorker(), track(feed)
     for name in ("r1", "r2"):
         feed.start_recording(recording(name))
     feed.attach(worker)
@@ -185,7 +130,7 @@ def test_a_failed_recording_keeps_frames_from_being_acknowledged(feed: RoomFeed)
 
 
 def test_a_room_goes_on_when_the_last_of_its_recordings_has_failed(feed: RoomFeed) -> None:
-    worker, mic = Worker(), track(feed)
+    worker, mic = FeedWorker(), track(feed)
     for name in ("r1", "r2"):
         feed.start_recording(recording(name))
     feed.attach(worker)
@@ -200,7 +145,7 @@ def test_a_room_goes_on_when_the_last_of_its_recordings_has_failed(feed: RoomFee
 
 
 def test_a_single_gets_the_track_that_left_before_the_one_that_came(feed: RoomFeed) -> None:
-    first, second, old, new = Worker(), Worker(), track(feed, "old"), track(feed, "new")
+    first, second, old, new = FeedWorker(), FeedWorker(), track(feed, "old"), track(feed, "new")
     feed.start_recording(recording())
     feed.attach(first)
     feed.set_tracks("r1", [old.facts.key])
@@ -224,7 +169,7 @@ def test_a_single_gets_the_track_that_left_before_the_one_that_came(feed: RoomFe
 
 
 def test_what_comes_after_a_stop_is_not_in_the_recording(feed: RoomFeed) -> None:
-    first, second, mic = Worker(), Worker(), track(feed)
+    first, second, mic = FeedWorker(), FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(first)
     feed.set_tracks("r1", [mic.facts.key])
@@ -243,7 +188,7 @@ def test_what_comes_after_a_stop_is_not_in_the_recording(feed: RoomFeed) -> None
 
 
 def test_a_track_that_comes_again_and_is_taken_no_more_is_let_go(feed: RoomFeed) -> None:
-    worker, mic = Worker(), track(feed)
+    worker, mic = FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(worker)
     feed.set_tracks("r1", [mic.facts.key])
@@ -259,7 +204,7 @@ def test_a_track_that_comes_again_and_is_taken_no_more_is_let_go(feed: RoomFeed)
 
 
 def test_a_track_that_comes_again_goes_on_after_what_the_worker_was_sent(feed: RoomFeed) -> None:
-    worker, mic = Worker(), track(feed)
+    worker, mic = FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(worker)
     feed.set_tracks("r1", [mic.facts.key])
@@ -282,7 +227,7 @@ def test_an_older_segment_that_is_found_late_moves_nothing_back() -> None:
 
 
 def test_a_room_is_attached_again_only_when_nothing_of_it_runs(feed: RoomFeed) -> None:
-    worker = Worker()
+    worker = FeedWorker()
     for name in ("r1", "r2"):
         feed.start_recording(recording(name, protocol.RecordingKind.MIXED))
     feed.attach(worker)
@@ -297,7 +242,7 @@ def test_a_room_is_attached_again_only_when_nothing_of_it_runs(feed: RoomFeed) -
 
 
 def test_a_worker_knows_where_it_stands_with_those_who_left(feed: RoomFeed) -> None:
-    worker, each = Worker(), recording(kind=protocol.RecordingKind.MIXED)
+    worker, each = FeedWorker(), recording(kind=protocol.RecordingKind.MIXED)
     each.continue_after(0, NOW, {"gone": protocol.Resume(30, NOW)})
     feed.start_recording(each)
     feed.attach(worker)
@@ -307,7 +252,7 @@ def test_a_worker_knows_where_it_stands_with_those_who_left(feed: RoomFeed) -> N
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["told to the worker that is lost", "told to nobody"])
 def test_a_mute_keeps_its_place_between_frames_that_are_sent_again(feed: RoomFeed, is_told: bool) -> None:
-    first, second, mic = Worker(), Worker(), track(feed)
+    first, second, mic = FeedWorker(), FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(first)
     feed.set_tracks("r1", [mic.facts.key])
@@ -326,7 +271,7 @@ def test_a_mute_keeps_its_place_between_frames_that_are_sent_again(feed: RoomFee
 
 
 def test_a_mute_that_nothing_follows_is_told_until_something_after_it_is_safe(feed: RoomFeed) -> None:
-    first, second, mic = Worker(), Worker(), track(feed)
+    first, second, mic = FeedWorker(), FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(first)
     feed.set_tracks("r1", [mic.facts.key])
@@ -346,7 +291,7 @@ def test_a_mute_that_nothing_follows_is_told_until_something_after_it_is_safe(fe
     assert mutes_and_frames(second) == [b"after"]
 
 
-def mutes_and_frames(worker: Worker) -> list[object]:
+def mutes_and_frames(worker: FeedWorker) -> list[object]:
     told: list[object] = []
     for each in worker.take():
         match each:
@@ -362,7 +307,7 @@ def mutes_and_frames(worker: Worker) -> list[object]:
 def test_each_recording_gets_a_track_up_to_where_it_left_it(
     feed: RoomFeed, kind: protocol.RecordingKind
 ) -> None:
-    first, second, mic = Worker(), Worker(), track(feed)
+    first, second, mic = FeedWorker(), FeedWorker(), track(feed)
     names = ("stays", "early", "late")
     for name in names:
         feed.start_recording(recording(name, kind))
@@ -381,7 +326,7 @@ def test_each_recording_gets_a_track_up_to_where_it_left_it(
     assert len(second.messages) == 0
 
 
-def heard_by(worker: Worker, handle: int) -> dict[str, list[bytes]]:
+def heard_by(worker: FeedWorker, handle: int) -> dict[str, list[bytes]]:
     """The batches of a track that each recording of a worker takes."""
     heard: dict[str, list[bytes]] = {}
     takers: set[str] = set()
@@ -401,7 +346,7 @@ def heard_by(worker: Worker, handle: int) -> dict[str, list[bytes]]:
 def test_a_room_that_waits_for_its_worker_is_closed_with_all_that_the_worker_has(
     feed: RoomFeed, leaves_first: bool
 ) -> None:
-    worker, mic = Worker(), track(feed)
+    worker, mic = FeedWorker(), track(feed)
     feed.start_recording(recording())
     feed.attach(worker)
     feed.set_tracks("r1", [mic.facts.key])
@@ -419,119 +364,3 @@ def test_a_room_that_waits_for_its_worker_is_closed_with_all_that_the_worker_has
     [opened] = [each for each in known if isinstance(each, protocol.RoomOpen)]
     assert told[-1] == protocol.RoomClose(opened.room)
     assert feed.worker is None
-
-
-def test_a_recording_remembers_those_of_its_passers_by_who_left_last(feed: RoomFeed) -> None:
-    worker, each = Worker(), recording(kind=protocol.RecordingKind.MIXED)
-    feed.start_recording(each)
-    feed.attach(worker)
-    stays = track(feed, "stays")
-    for number in range(3 * REMEMBERED_TRACKS):
-        passing = track(feed, f"{number}")
-        feed.set_tracks("r1", [stays.facts.key, passing.facts.key])
-        feed.push(passing, 5, NOW, b"hello")
-        feed.close_track(passing, NOW)
-        feed.safe(passing, 5)
-        resume = {stays.facts.key: protocol.Resume(number, NOW), passing.facts.key: protocol.Resume(5, NOW)}
-        each.continue_after(number, NOW + number, resume)
-        worker.take()
-    assert list(feed.tracks) == [stays.facts.key]
-    assert len(each.base) <= 1
-    feed.attach(worker)
-    [start] = [told for told in worker.take() if isinstance(told, protocol.RecordingStart)]
-    assert len(start.resume) == REMEMBERED_TRACKS
-    assert start.resume[stays.facts.key].sequence == 3 * REMEMBERED_TRACKS - 1
-    assert f"s1/{3 * REMEMBERED_TRACKS - 1}" in start.resume
-
-
-def pass_by(feed: RoomFeed, name: str, segment: int = 0) -> FeedTrack:
-    """A user's track comes, is recorded as the segment, and goes."""
-    mic = track(feed, name)
-    feed.set_tracks("r1", [mic.facts.key])
-    feed.push(mic, 5, NOW, b"hello")
-    each = feed.recordings["r1"]
-    each.next_segment = segment + 1
-    feed.close_track(mic, NOW)
-    feed.set_tracks("r1", [])
-    feed.safe(mic, 5)
-    assert each.is_running
-    each.continue_after(segment, NOW, {mic.facts.key: protocol.Resume(5, NOW)})
-    feed.rest_if_idle(each)
-    return mic
-
-
-def test_a_worker_forgets_who_left_and_knows_who_comes_back(feed: RoomFeed) -> None:
-    worker = Worker()
-    feed.start_recording(recording())
-    feed.attach(worker)
-    gone = pass_by(feed, "first")
-    told = worker.take()
-    assert told[-1] == protocol.RecordingStop("r1", protocol.BEFORE_ALL_NS)
-    assert not feed.recording_stopped("r1")
-    assert list(feed.recordings) == ["r1"]
-    again = track(feed, "second")
-    feed.set_tracks("r1", [again.facts.key])
-    feed.push(again, 5, NOW, b"again")
-    start, opened, tracks, frames = worker.take()
-    assert isinstance(start, protocol.RecordingStart)
-    assert (start.next_segment, start.position_ns, start.ended_ns) == (1, None, NOW)
-    assert start.resume == {gone.facts.key: protocol.Resume(5, NOW)}
-    assert isinstance(opened, protocol.TrackOpen)
-    assert tracks == protocol.RecordingTracks("r1", (again.handle,))
-    assert isinstance(frames, protocol.Frames)
-
-
-def test_who_comes_back_at_once_is_not_stopped_by_the_rest(feed: RoomFeed) -> None:
-    worker = Worker()
-    feed.start_recording(recording())
-    feed.attach(worker)
-    pass_by(feed, "first")
-    again = track(feed, "second")
-    feed.set_tracks("r1", [again.facts.key])
-    assert not feed.recording_stopped("r1")
-    assert feed.recordings["r1"].is_running
-    feed.stop_recording("r1", NOW)
-    feed.recording_stopped("r1")
-    assert feed.recordings == {}
-
-
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_a_recording_that_rests_is_stopped_like_any_other(feed: RoomFeed, is_lost: bool) -> None:
-    worker, other = Worker(), Worker()
-    feed.start_recording(recording())
-    feed.attach(worker)
-    pass_by(feed, "first")
-    if is_lost:
-        feed.detach()
-        feed.attach(other)
-        assert [type(each) for each in other.take()] == [protocol.RoomOpen]
-        worker = other
-    else:
-        feed.recording_stopped("r1")
-    worker.take()
-    feed.stop_recording("r1", NOW + 1)
-    kinds = [type(each) for each in worker.take()]
-    assert kinds == [protocol.RecordingStart, protocol.RecordingStop]
-    feed.recording_stopped("r1")
-    assert feed.recordings == {}
-
-
-def test_a_stop_does_not_take_the_end_of_a_segment_for_the_end_of_the_recording(feed: RoomFeed) -> None:
-    worker, mic = Worker(), track(feed)
-    feed.start_recording(recording())
-    feed.attach(worker)
-    feed.set_tracks("r1", [mic.facts.key])
-    feed.push(mic, 5, NOW, b"one")
-    feed.restart(protocol.SpoolTrouble.FULL)
-    feed.push(mic, 10, NOW, b"two")
-    feed.stop_recording("r1", NOW + 10**9)
-    assert feed.recording_stopped("r1")
-    assert mic.acknowledged == 0
-    worker.take()
-    feed.resume_parked()
-    messages = worker.take()
-    assert [each.batch for each in messages if isinstance(each, protocol.Frames)] == [b"one", b"two"]
-    assert messages[-1] == protocol.RecordingStop("r1", NOW + 10**9)
-    feed.recording_stopped("r1")
-    assert not feed.recordings
-    assert mic.acknowledged == 10
