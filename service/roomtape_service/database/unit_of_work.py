@@ -2,7 +2,7 @@
 
 import json
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import error_pb2, event_pb2
@@ -65,49 +65,8 @@ class UnitOfWork:
         `task_sequence` of the task inside a TaskDetail. Raises Refusal APPLICATION_NOT_FOUND, and LookupError for
         a task that the application does not have.
         """
-        app_id = event.app_id
-        row = (await self.connection.execute(_NEXT_SEQUENCE, {"of_app_id": app_id})).first()
-        if row is None:
-            raise Refusal(
-                error_pb2.ERROR_REASON_APPLICATION_NOT_FOUND,
-                f"There is no application {app_id!r}.",
-                metadata={"appId": app_id},
-            )
-        # From here to the end of the unit nobody else writes to this application's log.
-        _, appended = self._entry(app_id)
-        event.sequence = row.last_sequence
-        webhooks_version = row.webhooks_version
-        if event.task_id:
-            row = (
-                await self.connection.execute(
-                    _NEXT_TASK_SEQUENCE, {"of_task_id": event.task_id, "of_app_id": app_id}
-                )
-            ).first()
-            if row is None:
-                raise LookupError(f"application {app_id!r} has no task {event.task_id!r}")
-            event.task_sequence = row.last_task_sequence
-            if row.labels != _NO_LABELS:
-                event.labels.update(json.loads(row.labels))
-            if event.HasField("task"):
-                event.task.task.task_sequence = event.task_sequence
-        if not event.HasField("event_time"):
-            event.event_time.FromNanoseconds(self.now_ns)
-        payload = event.SerializeToString()
-        await self.connection.execute(
-            _INSERT_EVENT,
-            {
-                "app_id": app_id,
-                "sequence": event.sequence,
-                "task_id": event.task_id,
-                "task_sequence": event.task_sequence,
-                "room_id": event.room_id,
-                "type": event.type,
-                "event_ns": event.event_time.seconds * NANOSECONDS + event.event_time.nanos,
-                "payload": payload,
-                "before": event.sequence - 1,
-                "bytes": len(payload),
-            },
-        )
+        # In one visit: going over to SQLAlchemy's side and back costs as much as a statement.
+        webhooks_version, payload = await self.connection.run_sync(self._append, event)
         if webhooks_version:
             self._woken.update(
                 await self._routes.queue(self.connection, webhooks_version, event, payload, self.now_ns)
@@ -115,7 +74,7 @@ class UnitOfWork:
         # The caller's message is the caller's; listeners get what was stored.
         stored = event_pb2.Event()
         stored.CopyFrom(event)
-        appended.append(stored)
+        self._entry(event.app_id)[1].append(stored)
         return event
 
     async def lock_application(self, app_id: str) -> None:
@@ -144,6 +103,50 @@ class UnitOfWork:
         for ticket, _ in self._tickets.values():
             self._commits.settle(ticket, ())
         self._tickets.clear()
+
+    def _append(self, connection: Connection, event: event_pb2.Event) -> tuple[int, bytes]:
+        """Numbers the event and inserts it; the version of its application's webhooks, and the payload."""
+        app_id = event.app_id
+        row = connection.execute(_NEXT_SEQUENCE, {"of_app_id": app_id}).first()
+        if row is None:
+            raise Refusal(
+                error_pb2.ERROR_REASON_APPLICATION_NOT_FOUND,
+                f"There is no application {app_id!r}.",
+                metadata={"appId": app_id},
+            )
+        # From here to the end of the unit nobody else writes to this application's log.
+        self._entry(app_id)
+        event.sequence = row.last_sequence
+        webhooks_version: int = row.webhooks_version
+        if event.task_id:
+            task = {"of_task_id": event.task_id, "of_app_id": app_id}
+            row = connection.execute(_NEXT_TASK_SEQUENCE, task).first()
+            if row is None:
+                raise LookupError(f"application {app_id!r} has no task {event.task_id!r}")
+            event.task_sequence = row.last_task_sequence
+            if row.labels != _NO_LABELS:
+                event.labels.update(json.loads(row.labels))
+            if event.HasField("task"):
+                event.task.task.task_sequence = event.task_sequence
+        if not event.HasField("event_time"):
+            event.event_time.FromNanoseconds(self.now_ns)
+        payload = event.SerializeToString()
+        connection.execute(
+            _INSERT_EVENT,
+            {
+                "app_id": app_id,
+                "sequence": event.sequence,
+                "task_id": event.task_id,
+                "task_sequence": event.task_sequence,
+                "room_id": event.room_id,
+                "type": event.type,
+                "event_ns": event.event_time.seconds * NANOSECONDS + event.event_time.nanos,
+                "payload": payload,
+                "before": event.sequence - 1,
+                "bytes": len(payload),
+            },
+        )
+        return webhooks_version, payload
 
     def _entry(self, app_id: str) -> tuple[Ticket, list[event_pb2.Event]]:
         entry = self._tickets.get(app_id)
