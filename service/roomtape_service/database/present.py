@@ -1,6 +1,6 @@
 """What there is of one application at present, read at once with the place of the log at which it was so."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,6 +23,8 @@ _IS_UNFINISHED = sa.text("tasks.state < 5")
 _IS_UNSTORED = sa.text("segments.state < 4 AND segments.joined = 0")
 _IS_OPEN = rooms.c.close_ns.is_(None)
 _IS_PRESENT = sa.and_(participants.c.leave_ns.is_(None), _IS_OPEN)
+# Rows that are taken in before the event loop has its turn.
+_PORTION_ROWS = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ async def _rooms(connection: AsyncConnection, app_id: str, wanted: Wanted) -> Se
     query = sa.select(*_columns(RoomRow, rooms)).where(rooms.c.app_id == app_id, _IS_OPEN)
     if wanted.room_ids:
         query = query.where(rooms.c.room_id.in_(sorted(wanted.room_ids)))
-    return [RoomRow(*row) for row in await connection.execute(query.order_by(rooms.c.room_id))]
+    return [RoomRow(*row) async for row in _in_portions(connection, query.order_by(rooms.c.room_id))]
 
 
 async def _participants(
@@ -99,7 +101,7 @@ async def _participants(
         query = query.where(rooms.c.room_id.in_(sorted(wanted.room_ids)))
     query = query.order_by(participants.c.join_ns, participants.c.participant_key)
     found: dict[str, list[ParticipantRow]] = {}
-    for row in await connection.execute(query):
+    async for row in _in_portions(connection, query):
         participant = ParticipantRow(*row)
         found.setdefault(participant.room_key, []).append(participant)
     return found
@@ -109,19 +111,19 @@ async def _tasks(connection: AsyncConnection, app_id: str, wanted: Wanted) -> Se
     condition = sa.and_(tasks.c.app_id == app_id, _is_wanted(app_id, wanted))
     ids = sa.select(tasks.c.task_id).where(condition)
     query = sa.select(*_columns(TaskRow, tasks)).where(condition).order_by(tasks.c.start_ns, tasks.c.task_id)
-    rows = [TaskRow(*row) for row in await connection.execute(query)]
+    rows = [TaskRow(*row) async for row in _in_portions(connection, query)]
     of_task: dict[str, list[RecordingRow]] = {}
     if wanted.recordings or wanted.segments:
         chosen = sa.select(*_columns(RecordingRow, recordings)).where(recordings.c.task_id.in_(ids))
-        for row in await connection.execute(
-            chosen.order_by(recordings.c.start_ns, recordings.c.recording_id)
-        ):
+        chosen = chosen.order_by(recordings.c.start_ns, recordings.c.recording_id)
+        async for row in _in_portions(connection, chosen):
             recording = RecordingRow(*row)
             of_task.setdefault(recording.task_id, []).append(recording)
     of_recording: dict[str, dict[str, list[SegmentRow]]] = {}
     if wanted.segments:
         files = sa.select(*_columns(SegmentRow, segments)).where(segments.c.task_id.in_(ids), _IS_UNSTORED)
-        for row in await connection.execute(files.order_by(segments.c.segment_id, segments.c.container)):
+        files = files.order_by(segments.c.segment_id, segments.c.container)
+        async for row in _in_portions(connection, files):
             segment = SegmentRow(*row)
             of_recording.setdefault(segment.task_id, {}).setdefault(segment.recording_id, []).append(segment)
     return [PresentTask(row, of_task.get(row.task_id, ()), of_recording.get(row.task_id, {})) for row in rows]
@@ -137,6 +139,13 @@ def _is_wanted(app_id: str, wanted: Wanted) -> sa.ColumnElement[bool]:
         tasks.c.task_id.in_(tasks_labelled(app_id, key, value)) for key, value in wanted.labels.items()
     ]
     return sa.and_(*conditions)
+
+
+async def _in_portions(connection: AsyncConnection, query: sa.Select[Any]) -> AsyncIterator[Sequence[Any]]:
+    result = await connection.stream(query, execution_options={"yield_per": _PORTION_ROWS})
+    async for portion in result.partitions():
+        for row in portion:
+            yield row
 
 
 def _columns(kind: type[Any], table: sa.Table) -> Sequence[sa.Column[Any]]:
