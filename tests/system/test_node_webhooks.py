@@ -139,7 +139,9 @@ async def test_it_takes_what_the_server_sends_of_a_recording(name: str, tmp_path
         receiving(name, KEYS[name]) as receiver,
         Client(server.target) as client,
     ):
-        webhook = webhook_pb2.Webhook(app_id=APP_ID, url=receiver.url, format=FORMATS[name])
+        webhook = webhook_pb2.Webhook(
+            app_id=APP_ID, url=receiver.url, format=FORMATS[name], string_room_ids=True
+        )
         creation = webhook_pb2.CreateWebhookRequest(webhook=webhook)
         creation.key.value = KEYS[name]
         created = await client.webhooks.CreateWebhook(creation)
@@ -209,6 +211,8 @@ async def expect_vendor_events(receiver: Receiver, name: str) -> None:
         told, last = READERS[name](signing, body, KEYS[name])
         got[told] = got.get(told, 0) + 1
     assert {each: got[each] for each in WANTED[name]} == WANTED[name]
+    if name == "trtc":
+        assert last["EventInfo"]["RoomId"] == "100"
     if name == "volc":
         assert len(last["RecordFileList"]) == 2
         assert all(each["Size"] > 0 for each in last["RecordFileList"])
