@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import grpc
 import pytest
@@ -17,6 +18,7 @@ from roomtape.v1 import event_pb2, event_pb2_grpc, task_pb2
 from roomtape_service.clock import ManualClock
 from roomtape_service.database import Database, UnitOfWork
 from roomtape_service.database.tables import task_labels, tasks
+from roomtape_service.events.filter import EventFilter
 from tests.support.databases import APP, add_application, add_tasks, warning
 from tests.support.waiting import eventually
 from tests.support.watching import WatchServer, refusal, serving
@@ -211,6 +213,54 @@ async def test_pages_end_where_the_history_was_compacted(database: Database, tmp
             await stub.ListEvents(Request(app_id=APP, resume_token=server.log.resume_token(APP, 6)))
         code, reason, metadata = refusal(error.value)
         assert (code, reason) == (grpc.StatusCode.OUT_OF_RANGE, "EVENT_HISTORY_LOST")
+
+
+async def test_a_filter_takes_the_same_from_pages_streams_and_memory(
+    database: Database, tmp_path: Path
+) -> None:
+    random = Random(11)
+    await add_tasks(database, ["1", "2", "3"])
+    await add_labels(database, {"1": {"a": "1", "b": "2"}, "2": {"a": "1"}})
+    types = [event_pb2.EVENT_TYPE_WARNING, event_pb2.EVENT_TYPE_GAP, event_pb2.EVENT_TYPE_ROOM_CREATED]
+    filters = [
+        Filter(
+            task_ids=random.sample(["1", "2", "3"], random.choice([0, 0, 1, 2])),
+            room_ids=random.sample(["r", "s"], random.choice([0, 0, 1])),
+            types=random.sample(types, random.choice([0, 0, 1, 2])),
+            labels=random.choice([{}, {}, {"a": "1"}, {"a": "1", "b": "2"}, {"b": "1"}]),
+        )
+        for _ in range(25)
+    ]
+    async with listing(database, tmp_path) as (_, stub):
+        live = [stub.WatchEvents(event_pb2.WatchEventsRequest(app_id=APP, filter=each)) for each in filters]
+        for stream in live:
+            await stream.read()
+        appended: list[event_pb2.Event] = []
+        for _ in range(80):
+            event = event_pb2.Event(
+                app_id=APP,
+                type=random.choice(types),
+                room_id=random.choice(["r", "s"]),
+                task_id=random.choice(["", "1", "2", "3"]),
+            )
+            appended.append(await database.write(partial(UnitOfWork.append, event=event)))
+        for wanted, stream in zip(filters, live, strict=True):
+            expected = [event for event in appended if EventFilter.of(wanted).takes(event)]
+            request = Request(app_id=APP, filter=wanted, page_size=random.choice([1, 7, 80]))
+            listed: list[event_pb2.Event] = []
+            has_more = True
+            while has_more:
+                page = await stub.ListEvents(request)
+                listed += page.events
+                has_more, request.resume_token = page.has_more, page.resume_token
+            assert listed == expected, wanted
+            streamed = []
+            for _ in expected:
+                message = await stream.read()
+                assert isinstance(message, event_pb2.WatchEventsResponse)
+                streamed.append(message.event)
+            assert streamed == expected, wanted
+            stream.cancel()
 
 
 async def test_labels_are_those_of_the_task(database: Database, tmp_path: Path) -> None:
