@@ -1,5 +1,7 @@
 """What a webhook is between requests, its row and replies."""
 
+from typing import Final
+
 import pytest
 
 from roomtape.v1 import webhook_pb2
@@ -7,7 +9,7 @@ from roomtape_service.database.deliveries import Standing
 from roomtape_service.rpc import webhook_messages as messages
 
 URL = "https://hooks.example.com/"
-PATH = "string_room_ids"
+PATH: Final = "string_room_ids"
 
 
 @pytest.mark.parametrize("value", [True, False])
