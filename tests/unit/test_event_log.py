@@ -1,12 +1,14 @@
 """The log without a server: tokens, memory and database taking turns, cursors, retention."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import error_pb2, event_pb2, task_pb2
 from roomtape_service.clock import ManualClock
@@ -17,6 +19,7 @@ from roomtape_service.events import token
 from roomtape_service.events.cursor import Cursor
 from roomtape_service.events.filter import EventFilter
 from roomtape_service.events.log import EventLog
+from roomtape_service.events.pages import PAGE_EVENTS, Pages
 from roomtape_service.events.retention import Retention
 from roomtape_service.events.tail import LoggedEvent, Tail
 from tests.support.databases import APP, add_application, add_tasks, stored_texts, warning
@@ -338,3 +341,44 @@ async def test_retention_runs_until_it_is_closed(
         pass
     await asyncio.gather(retention.aclose(), retention.aclose())
     await running
+
+
+async def test_who_is_behind_together_reads_together(
+    database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [str(number) for number in range(5 * PAGE_EVENTS)]
+    await append_many(database, texts)
+    reads = 0
+    scan = database.scan
+
+    async def counted(work: Callable[[AsyncConnection], Awaitable[object]]) -> object:
+        nonlocal reads
+        reads += 1
+        return await scan(work)
+
+    monkeypatch.setattr(database, "scan", counted)
+    async with AsyncExitStack() as stack:
+        cursors = [await stack.enter_async_context(log.cursor(APP, ALL, oldest=True)) for _ in range(50)]
+        # Most of them are somewhere in a page.
+        for number, cursor in enumerate(cursors):
+            cursor.position = number
+        for number, rest in enumerate(await asyncio.gather(*(rest_of(cursor) for cursor in cursors))):
+            assert rest == texts[number:]
+    assert reads <= 5
+
+
+def test_pages_are_bounded_and_full() -> None:
+    pages = Pages(capacity_bytes=10_000_000)
+    page = [LoggedEvent.of(numbered(sequence), EPOCH) for sequence in range(1, PAGE_EVENTS + 1)]
+    pages.keep(APP, 0, page[1:])
+    assert pages.after(APP, 0) is None
+    pages.keep(APP, 0, page)
+    assert pages.after(APP, 0) == page
+    assert pages.after(APP, 3) == page[3:]
+    assert pages.after("other", 0) is None
+    large = numbered(PAGE_EVENTS + 1)
+    large.warning.message = "x" * 10_000_000
+    rest = [LoggedEvent.of(numbered(PAGE_EVENTS + sequence), EPOCH) for sequence in range(2, PAGE_EVENTS + 1)]
+    pages.keep(APP, PAGE_EVENTS, [LoggedEvent.of(large, EPOCH), *rest])
+    assert pages.after(APP, 0) is None
+    assert pages.after(APP, PAGE_EVENTS) is None

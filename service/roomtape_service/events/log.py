@@ -13,8 +13,9 @@ from roomtape_service.database import Database
 from roomtape_service.database import events as event_rows
 from roomtape_service.errors import Refusal
 from roomtape_service.events import token
-from roomtape_service.events.cursor import BATCH_EVENTS, Cursor
+from roomtape_service.events.cursor import Cursor
 from roomtape_service.events.filter import EventFilter
+from roomtape_service.events.pages import PAGE_EVENTS, Pages
 from roomtape_service.events.tail import LoggedEvent, Tail
 
 __all__ = ["EventLog"]
@@ -48,6 +49,7 @@ class EventLog:
         self._tails: dict[str, Tail] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._reads = asyncio.Semaphore(_READS)
+        self._pages = Pages()
         self._started = False
 
     async def start(self) -> None:
@@ -201,26 +203,50 @@ class EventLog:
             raise self._compacted(tail.app_id, place.sequence, ends.compacted)
 
     async def _read(self, cursor: Cursor, tail: Tail) -> Sequence[LoggedEvent]:
+        if cursor.filter.takes_all:
+            return await self._read_page(cursor, tail)
+        async with self._reads:
+            return await self._read_rows(cursor, tail, cursor.position)
+
+    async def _read_page(self, cursor: Cursor, tail: Tail) -> Sequence[LoggedEvent]:
+        if cursor.position < tail.compacted:
+            raise self._compacted(tail.app_id, cursor.position, tail.compacted)
+        page = self._pages.after(tail.app_id, cursor.position)
+        if page is None:
+            async with tail.paging, self._reads:
+                # Somebody may have read it while this one waited for its turn.
+                page = self._pages.after(tail.app_id, cursor.position)
+                if page is None:
+                    place, beginning = cursor.position, self._pages.beginning(cursor.position)
+                    page = await self._read_rows(cursor, tail, beginning)
+                    self._pages.keep(tail.app_id, beginning, page)
+                    return [event for event in page if event.sequence > place]
+        cursor.position = page[-1].sequence
+        return page
+
+    async def _read_rows(self, cursor: Cursor, tail: Tail, after: int) -> Sequence[LoggedEvent]:
+        """A page after a place that is not behind the cursor; moves the cursor to its end."""
+        wanted = cursor.filter
+
         async def read(
             connection: AsyncConnection,
         ) -> tuple[event_rows.Bounds, Sequence[event_rows.LoggedRow]]:
             return await event_rows.bounds(connection, tail.app_id), await event_rows.after(
                 connection,
                 tail.app_id,
-                cursor.position,
-                BATCH_EVENTS,
-                task_ids=cursor.filter.task_ids,
-                room_ids=cursor.filter.room_ids,
-                types=cursor.filter.types,
-                labels=cursor.filter.labels,
+                after,
+                PAGE_EVENTS,
+                task_ids=wanted.task_ids,
+                room_ids=wanted.room_ids,
+                types=wanted.types,
+                labels=wanted.labels,
             )
 
-        async with self._reads:
-            ends, rows = await self._database.scan(read)
+        ends, rows = await self._database.scan(read)
         if cursor.position < ends.compacted:
             raise self._compacted(tail.app_id, cursor.position, ends.compacted)
         # Fewer than asked for: what follows them in the snapshot does not match.
-        cursor.position = rows[-1].sequence if len(rows) == BATCH_EVENTS else ends.head
+        cursor.position = rows[-1].sequence if len(rows) == PAGE_EVENTS else ends.head
         epoch = self._database.epoch
         return [LoggedEvent.stored(row, tail.app_id, epoch) for row in rows]
 

@@ -116,6 +116,7 @@ class Tail:
         self.labelled_after = 0
         """Events after this one surely carry their labels; the database may hold others, of an earlier version."""
         self.loading = asyncio.Lock()
+        self.paging = asyncio.Lock()
         self._epoch = epoch
         self._capacity = capacity
         self._events: list[LoggedEvent] = []
