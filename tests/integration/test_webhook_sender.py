@@ -138,7 +138,7 @@ async def test_nobody_listens(sender: Sender) -> None:
     assert answer.fault is Fault.CONNECTION
 
 
-async def test_tls_is_verified(tmp_path: Path) -> None:
+async def test_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = make_certificates(tmp_path, ["127.0.0.1"])
     async with receiver(tls=(files.certificate, files.key)) as running:
         trusting = Sender(
@@ -147,6 +147,13 @@ async def test_tls_is_verified(tmp_path: Path) -> None:
         strict = Sender(LOOPBACK, ManualClock())
         for each in (trusting, strict):
             await each.start()
+        # As an operator does whose authority is their own.
+        monkeypatch.setenv("SSL_CERT_FILE", str(files.authority))
+        told = Sender(LOOPBACK, ManualClock())
+        await told.start()
+        assert (await told.send(running.url, REQUEST, 5.0)).status == 200
+        running.receipts.clear()
+        await told.aclose()
         assert (await trusting.send(running.url, REQUEST, 5.0)).status == 200
         # The certificate is for another name.
         other = running.url.replace("127.0.0.1", "localhost")

@@ -165,6 +165,9 @@ class Sender:
 
 async def _text(response: aiohttp.ClientResponse) -> str:
     """Reads the answer to its end, if that is near. Returns how it begins."""
+    if response.content.is_eof():
+        # All of it came with the head, as mostly.
+        return _beginning(response.content.read_nowait())
     read = bytearray()
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
@@ -176,7 +179,11 @@ async def _text(response: aiohttp.ClientResponse) -> str:
     except (TimeoutError, aiohttp.ClientError):
         # The head of it came, so the receiver has the request.
         response.close()
-    return _printable(bytes(read[: 4 * _ERROR_CHARACTERS]).decode("utf-8", "replace"))
+    return _beginning(read)
+
+
+def _beginning(answer: bytes | bytearray) -> str:
+    return _printable(bytes(answer[: 4 * _ERROR_CHARACTERS]).decode("utf-8", "replace"))
 
 
 def _failure(error: aiohttp.ClientError) -> Answer:
