@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomtape.v1 import application_pb2, application_pb2_grpc, storage_pb2
 from roomtape_service.clock import ManualClock
@@ -77,9 +78,9 @@ class Service:
     async def stored_bytes(self) -> bytes:
         """Everything that could hold a secret."""
 
-        async def read(rows: object) -> bytes:
-            found = [*await rows.scalars(select(applications.c.storage))]  # type: ignore[attr-defined]
-            found += [*await rows.scalars(select(requests.c.response))]  # type: ignore[attr-defined]
+        async def read(rows: AsyncConnection) -> bytes:
+            found = [*await rows.scalars(select(applications.c.storage))]
+            found += [*await rows.scalars(select(requests.c.response))]
             return b"".join(map(bytes, found))
 
         return await self.database.read(read)
@@ -108,9 +109,9 @@ def refusal(error: aio.AioRpcError) -> tuple[str, list[str]]:
     return info.reason, [violation.field for violation in bad.field_violations]
 
 
-async def refused(call: "asyncio.Future[object] | object") -> tuple[grpc.StatusCode, str, list[str]]:
+async def refused(call: Awaitable[object]) -> tuple[grpc.StatusCode, str, list[str]]:
     with pytest.raises(aio.AioRpcError) as caught:
-        await call  # type: ignore[misc]
+        await call
     return (caught.value.code(), *refusal(caught.value))
 
 
@@ -218,9 +219,9 @@ async def test_secrets_are_never_sent_back_or_stored_in_clear(service: Service) 
 
 
 async def open_storage(service: Service, app_id: str) -> storage_pb2.StorageSettings:
-    async def read(rows: object) -> bytes:
+    async def read(rows: AsyncConnection) -> bytes:
         query = select(applications.c.storage).where(applications.c.app_id == app_id)
-        return bytes(await rows.scalar(query))  # type: ignore[attr-defined]
+        return bytes((await rows.scalars(query)).one())
 
     sealed = storage_pb2.StorageSettings.FromString(await service.database.read(read))
     return service.secret_box.open(app_id, sealed)

@@ -1,8 +1,9 @@
 """The path of a recording, from its start to its files, with a kill in between, on each database."""
 
+from functools import partial
 from pathlib import Path
 
-from roomtape.client import Client
+from roomtape.client import Client, Publisher
 from roomtape.v1 import event_pb2, media_pb2, segment_pb2, task_pb2
 from tests.support.hearing import assert_heard, select
 from tests.support.server import running_server
@@ -27,8 +28,7 @@ async def test_a_room_is_recorded_through_a_kill(database_url: str, tmp_path: Pa
         assert node is not None
         node.kill()
         for speaker in (ada, ben):
-            publisher = speaker.live()
-            await eventually(lambda publisher=publisher: publisher.statistics().streams == 2, "they are back")  # type: ignore[misc]
+            await eventually(partial(_is_back, speaker.live()), "they are back")
         await stage.talk(1.0, ada, ben)
         segments = await stage.end()
         assert {each.state for each in segments} == {segment_pb2.SEGMENT_STATE_UPLOADED}
@@ -45,6 +45,10 @@ async def test_a_room_is_recorded_through_a_kill(database_url: str, tmp_path: Pa
         for kind in (event_pb2.EVENT_TYPE_SEGMENT_STARTED, event_pb2.EVENT_TYPE_SEGMENT_UPLOADED):
             assert kinds.count(kind) == len(segments)
         await eventually(lambda: len(list((server.data_dir / "spool").glob("0*"))) == 1, "the spool is empty")
+
+
+def _is_back(publisher: Publisher) -> bool:
+    return publisher.statistics().streams == 2
 
 
 async def told_of(client: Client, task_id: str) -> list[event_pb2.Event]:

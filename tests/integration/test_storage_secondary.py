@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -11,6 +12,7 @@ from google.protobuf import duration_pb2
 from roomtape.v1 import event_pb2, media_pb2, storage_pb2
 from roomtape_service.database import lanes
 from roomtape_service.storage.store import ObjectMissing
+from roomtape_service.storage.upload import Uploads
 from tests.client.proxy import TcpProxy, tcp_proxy
 from tests.support.databases import APP
 from tests.support.spooled import SpooledFile, events_of_type
@@ -48,6 +50,10 @@ async def _warnings(bench: Bench) -> list[str]:
     return [event.warning.message for event in events]
 
 
+def _has_failed(uploads: Uploads, times: int) -> bool:
+    return uploads.statistics().failed_attempts >= times
+
+
 async def _store(bench: Bench, file: SpooledFile) -> str:
     return (await bench.spool.row(file)).store
 
@@ -74,7 +80,7 @@ async def test_segments_go_to_the_second_store_and_back(bench: Bench, weed: Weed
             while uploads.statistics().on_secondary:
                 (file,) = await bench.spool.add(APP, TASK)
                 uploads.wake()
-                await eventually(lambda file=file: bench.spool.is_uploaded(file), "it is uploaded")  # type: ignore[misc]
+                await eventually(partial(bench.spool.is_uploaded, file), "it is uploaded")
             assert await _store(bench, file) == first
             assert await bench.stored(file) == file.data
             (file,) = await bench.spool.add(APP, TASK)
@@ -99,10 +105,7 @@ async def test_nothing_goes_to_the_second_store_too_early(bench: Bench, weed: We
             for _ in range(3):
                 await uploads.retry_now(APP)
                 count = uploads.statistics().failed_attempts
-                await eventually(
-                    lambda count=count: uploads.statistics().failed_attempts > count,  # type: ignore[misc]
-                    "it is tried",
-                )
+                await eventually(partial(_has_failed, uploads, count + 1), "it is tried")
             assert uploads.statistics().on_secondary == []
             await proxy.start()
             await uploads.retry_now(APP)

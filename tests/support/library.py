@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -235,10 +235,10 @@ async def open_library(
     await database.aclose()
 
 
-async def refusal(call: object) -> tuple[grpc.StatusCode, str]:
+async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
     """Code and reason with which a call is refused."""
     with pytest.raises(aio.AioRpcError) as caught:
-        await call  # type: ignore[misc]
+        await call
     raw = dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
     assert isinstance(raw, bytes)
     info = error_details_pb2.ErrorInfo()

@@ -46,6 +46,10 @@ async def _add_file(database: Database, number: int = 0) -> str:
     return file_id
 
 
+async def _add_part(database: Database, multipart_id: str, part: PartRow) -> None:
+    await database.write(lambda unit: multiparts.add_part(unit.connection, multipart_id, part))
+
+
 async def _begin(database: Database, file_id: str, upload_id: str = "") -> MultipartRow:
     async def work(unit: UnitOfWork) -> MultipartRow:
         row = await multiparts.add(unit, APP, file_id, STORE, f"{file_id}.wav", 100)
@@ -63,7 +67,7 @@ async def test_parts_are_there_before_their_tags(database: Database) -> None:
     of_it = row.multipart_id
     first, second = PartRow(1, 100, 0xFFFF_FFFF, ""), PartRow(2, 7, 5, "")
     for part in (first, second):
-        await database.write(lambda unit, part=part: multiparts.add_part(unit.connection, of_it, part))  # type: ignore[misc]
+        await _add_part(database, of_it, part)
     await database.write(lambda unit: multiparts.set_tag(unit.connection, of_it, 2, '"tag"'))
     found = await database.read(lambda connection: multiparts.parts_sent(connection, of_it))
     assert found == {1: first, 2: PartRow(2, 7, 5, '"tag"')}
