@@ -27,7 +27,8 @@ from roomtape_service.webhooks.formats.table import format_of
 __all__ = ["add_listen_arguments", "listen"]
 
 DEFAULT_ADDRESS = "127.0.0.1:7480"
-MAX_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES = 16 << 20
+"""A list of all files of a long task with many users, as Volcengine has it, is some megabytes."""
 
 _KEY_VARIABLE = "ROOMTAPE_WEBHOOK_KEY"
 _NAME_COLUMNS = 22
