@@ -92,14 +92,16 @@ class Applications(application_pb2_grpc.ApplicationServiceServicer):
 
 @dataclass
 class Watching(event_pb2_grpc.WatchServiceServicer):
-    """A log of `events` whose tokens are sequences; each stream plays the next of `plays`.
+    """A log of `events` whose tokens are sequences; each stream, and each page, plays the next of `plays`.
 
-    A play is how many events the stream sends, from how far behind its token, and how it ends.
+    A play is how many events it sends, from how far behind its token, and how it ends.
     """
 
     plays: deque["Play"] = field(default_factory=deque)
     events: list[event_pb2.Event] = field(default_factory=list)
     requests: list[event_pb2.WatchEventsRequest] = field(default_factory=list)
+    lists: list[event_pb2.ListEventsRequest] = field(default_factory=list)
+    snapshot: list[event_pb2.SnapshotItem] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
 
     async def WatchEvents(
@@ -110,8 +112,18 @@ class Watching(event_pb2_grpc.WatchServiceServicer):
         play = self.plays.popleft() if self.plays else Play()
         if play.refusal is not None:
             await refuse(context, play.refusal)
-        after = int(request.resume_token or 0)
-        yield _bookmark(event_pb2.BOOKMARK_REASON_STARTED, after)
+        if request.origin == event_pb2.WATCH_ORIGIN_SNAPSHOT or request.resume_token == "snapshot":
+            yield _bookmark(event_pb2.BOOKMARK_REASON_STARTED, 0, "snapshot")
+            for item in self.snapshot[: play.items]:
+                yield event_pb2.WatchEventsResponse(resume_token="snapshot", snapshot=item)
+            if play.items < len(self.snapshot):
+                assert play.end is not None
+                await play.end(context)
+            yield _bookmark(event_pb2.BOOKMARK_REASON_SNAPSHOT_END, 0)
+            after = 0
+        else:
+            after = int(request.resume_token or 0)
+            yield _bookmark(event_pb2.BOOKMARK_REASON_STARTED, after)
         start = max(0, after - play.repeats)
         for event in self.events[start : start + play.count]:
             yield event_pb2.WatchEventsResponse(resume_token=str(event.sequence), event=event)
@@ -123,12 +135,32 @@ class Watching(event_pb2_grpc.WatchServiceServicer):
         if play.end is not None:
             await play.end(context)
 
+    async def ListEvents(
+        self, request: event_pb2.ListEventsRequest, context: Context
+    ) -> event_pb2.ListEventsResponse:
+        kept = event_pb2.ListEventsRequest()
+        kept.CopyFrom(request)
+        self.lists.append(kept)
+        play = self.plays.popleft() if self.plays else Play()
+        if play.refusal is not None:
+            await refuse(context, play.refusal)
+        after = int(request.resume_token or 0)
+        if play.end is not None:
+            await play.end(context)
+        page = self.events[after : after + play.count]
+        place = after + len(page)
+        return event_pb2.ListEventsResponse(
+            events=page, resume_token=str(place), has_more=place < len(self.events), is_over=play.is_over
+        )
+
 
 @dataclass
 class Play:
-    """One stream of `Watching`."""
+    """One stream or page of `Watching`."""
 
     count: int = 1_000
+    items: int = 1_000
+    is_over: bool = False
     repeats: int = 0
     refusal: Refusal | None = None
     bookmark: bool = False
@@ -136,9 +168,12 @@ class Play:
     end: Fault | None = None
 
 
-def _bookmark(reason: event_pb2.BookmarkReason.ValueType, sequence: int) -> event_pb2.WatchEventsResponse:
+def _bookmark(
+    reason: event_pb2.BookmarkReason.ValueType, sequence: int, resume_token: str = ""
+) -> event_pb2.WatchEventsResponse:
     return event_pb2.WatchEventsResponse(
-        resume_token=str(sequence), bookmark=event_pb2.Bookmark(reason=reason, sequence=sequence)
+        resume_token=resume_token or str(sequence),
+        bookmark=event_pb2.Bookmark(reason=reason, sequence=sequence),
     )
 
 

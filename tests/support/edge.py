@@ -141,6 +141,11 @@ class Watch(event_pb2_grpc.WatchServiceServicer):
             await asyncio.sleep(0)
             self.cleaned += 1
 
+    async def ListEvents(
+        self, request: event_pb2.ListEventsRequest, context: Context
+    ) -> event_pb2.ListEventsResponse:
+        return event_pb2.ListEventsResponse()
+
 
 class Ingest(ingest_pb2_grpc.IngestServiceServicer):
     """Acknowledges each batch by its number of frames; written with the reader and writer calls."""
