@@ -61,6 +61,7 @@ def heard(offer: ingest_pb2.TrackOffer, payloads: Sequence[bytes]) -> Samples:
     if offer.codec == media_pb2.CODEC_PCM_S16LE:
         return np.frombuffer(b"".join(payloads), np.int16).reshape(-1, offer.channels)
     decoder = av.AudioCodecContext.create(_DECODERS[offer.codec], "r")
+    assert isinstance(decoder, av.AudioCodecContext)
     decoder.sample_rate = offer.sample_rate_hz
     decoder.layout = "mono" if offer.channels == 1 else "stereo"
     frames = [frame for payload in payloads for frame in decoder.decode(av.Packet(payload))]

@@ -26,7 +26,7 @@ from roomtape_service.cli.calling import ExitCode
 from roomtape_service.cli.enums import names
 from roomtape_service.cli.main import main
 from roomtape_service.readiness import EXIT_UNUSABLE
-from roomtape_service.recording.containers.table import PAIRS
+from roomtape_service.recording.containers.table import PAIRS, Method, Pair
 from roomtape_service.recording.protocol import Container, TrackCodec
 from roomtape_service.rules.profiles import PROFILES
 from roomtape_service.settings import CLIENT_VARIABLES, FIELDS, load
@@ -35,6 +35,7 @@ from roomtape_service.storage.vendors import VENDORS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+CONTAINERS = (ROOT / "docs" / "containers.md").read_text("utf-8")
 
 COMMANDS = (apps, events, files, publish, record, rooms, serve, storage, verify, watch, webhooks)
 
@@ -97,14 +98,33 @@ def test_containers_are_those_of_the_table() -> None:
     rows = {
         row[0]: [cell != "–" for cell in row[1:]]
         for row in re.findall(
-            r"^\| (Opus|PCM|the mix)[^|]* \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", README, re.MULTILINE
+            r"^\| (Opus|PCM|AAC|G\.711|the mix)[^|]* \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$",
+            README,
+            re.MULTILINE,
         )
     }
-    columns = (Container.MP3, Container.OGG, Container.WAV)
+    columns = (Container.MP3, Container.OGG, Container.WAV, Container.AAC)
     assert rows["Opus"] == [(TrackCodec.OPUS, each) in PAIRS for each in columns]
     assert rows["PCM"] == [(TrackCodec.PCM_S16LE, each) in PAIRS for each in columns]
+    assert rows["AAC"] == [(TrackCodec.AAC, each) in PAIRS for each in columns]
+    assert rows["G.711"] == [(TrackCodec.PCMU, each) in PAIRS for each in columns]
     assert rows["the mix"] == rows["PCM"]
-    assert names(media_pb2.Container.DESCRIPTOR) == [each.value.lower() for each in columns]
+    assert names(media_pb2.Container.DESCRIPTOR) == [each.value.lower() for each in (*columns, Container.M4A)]
+    assert all(((codec, Container.AAC) in PAIRS) == ((codec, Container.M4A) in PAIRS) for codec in TrackCodec)
+
+
+def test_the_table_of_containers_is_that_of_the_code() -> None:
+    """What `docs/containers.md` says of each pair is what tests measure."""
+    rows = re.findall(
+        r"^\| (\w+) \| (\w+) \| (\w+) \| (\w+) \| ([\d,]+) ms \| ([\d,]+) \|$", CONTAINERS, re.MULTILINE
+    )
+    told = {
+        (TrackCodec(codec), Container(container)): Pair(
+            Method(method), live == "yes", int(lost.replace(",", "")), int(error.replace(",", ""))
+        )
+        for codec, container, method, live, lost, error in rows
+    }
+    assert told == PAIRS
 
 
 def test_modes_profiles_and_vendors_are_named() -> None:

@@ -12,6 +12,9 @@ OURS = PROFILES[application_pb2.PROFILE_ROOMTAPE]
 GME = PROFILES[application_pb2.PROFILE_GME]
 
 
+M4A = media_pb2.CONTAINER_M4A
+
+
 def subscription(allow: int = 0, block: int = 0) -> task_pb2.Subscription:
     return task_pb2.Subscription(
         audio=task_pb2.UserFilter(
@@ -79,6 +82,23 @@ def test_both_lists_are_refused() -> None:
             error_pb2.ERROR_REASON_INVALID_VALUE,
             "output.audio_bitrate_bps",
         ),
+        (
+            task_pb2.OutputSettings(single_containers=[M4A], audio_bitrate_bps=15_999),
+            error_pb2.ERROR_REASON_INVALID_VALUE,
+            "output.audio_bitrate_bps",
+        ),
+        (
+            task_pb2.OutputSettings(mixed_containers=[M4A], audio_bitrate_bps=320_001),
+            error_pb2.ERROR_REASON_INVALID_VALUE,
+            "output.audio_bitrate_bps",
+        ),
+        (
+            task_pb2.OutputSettings(
+                single_containers=[M4A, media_pb2.CONTAINER_MP3], audio_bitrate_bps=16_000
+            ),
+            error_pb2.ERROR_REASON_INVALID_VALUE,
+            "output.audio_bitrate_bps",
+        ),
     ],
 )
 def test_output_that_can_not_be_is_refused(
@@ -88,6 +108,11 @@ def test_output_that_can_not_be_is_refused(
         check_output(output)
     assert caught.value.reason == reason
     assert caught.value.fields[0].field == field
+
+
+@pytest.mark.parametrize("bitrate_bps", [16_000, 64_001, 320_000])
+def test_aac_has_any_bit_rate_in_its_bounds(bitrate_bps: int) -> None:
+    check_output(task_pb2.OutputSettings(single_containers=[M4A], audio_bitrate_bps=bitrate_bps))
 
 
 def test_defaults_are_filled_in_and_then_hold() -> None:

@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="when the files begin, in a room with the media clock; default: now",
     )
     parser.add_argument(
-        "--opus-bitrate", type=int, metavar="BPS", help="encode what is no Opus to Opus; default: send PCM"
+        "--opus-bitrate",
+        type=int,
+        metavar="BPS",
+        help="encode what is no Opus to Opus; default: AAC and G.711 as they are, all else as PCM",
     )
     add_client_arguments(parser)
 

@@ -54,14 +54,14 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         type=containers,
         default=[],
         metavar="LIST",
-        help="containers of the single files, out of mp3,ogg,wav; default: mp3",
+        help="containers of the single files, out of mp3,ogg,wav,aac,m4a; default: mp3",
     )
     parser.add_argument(
         "--mixed",
         type=containers,
         default=[],
         metavar="LIST",
-        help="those of the mix, out of mp3,wav; default: mp3",
+        help="those of the mix, all but ogg; default: mp3",
     )
     parser.add_argument(
         "--segment",
@@ -75,7 +75,9 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN",
         help="how long the files are kept: whole days up to 1500d, 0 for ever; default: the application's",
     )
-    parser.add_argument("--bitrate", type=int, default=0, metavar="BPS", help="of MP3; default: 64000")
+    parser.add_argument(
+        "--bitrate", type=int, default=0, metavar="BPS", help="of what is encoded; default: 64000"
+    )
     parser.add_argument(
         "--client-task-id", default="", metavar="ID", help="your own id; starting it twice is one task"
     )

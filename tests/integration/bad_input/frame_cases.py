@@ -53,7 +53,8 @@ def _back_in_media(made: ingest_pb2.Frame) -> None:
     made.media_time.nanos = 1
 
 
-_CORRUPT, _TIME, _OPUS = "CORRUPT_PAYLOAD", "FRAME_TIME_INVALID", media_pb2.CODEC_OPUS
+_CORRUPT, _TIME = "CORRUPT_PAYLOAD", "FRAME_TIME_INVALID"
+_OPUS, _AAC = media_pb2.CODEC_OPUS, media_pb2.CODEC_AAC
 
 FRAME_CASES = (
     FrameCase("PCM of an odd size", _CORRUPT, _payloads(_GOOD[:-1])),
@@ -71,4 +72,10 @@ FRAME_CASES = (
     FrameCase("Opus that is cut off", _CORRUPT, _payloads(b"\xff"), _OPUS),
     FrameCase("Opus of two halves and a bit", _CORRUPT, _payloads(b"\xfd" + bytes(3)), _OPUS),
     FrameCase("Opus of one huge frame", _CORRUPT, _payloads(b"\xfc" + bytes(1276)), _OPUS),
+    # Only the end of a unit, a unit of two channels, one that is cut off, and one with the header of another rate.
+    FrameCase("AAC without sound", _CORRUPT, _payloads(b"\xe0\x00"), _AAC),
+    FrameCase("AAC of a channel too many", _CORRUPT, _payloads(bytes.fromhex("211004608c1c")), _AAC),
+    FrameCase("AAC that is cut off", _CORRUPT, _payloads(b"\x01\x18"), _AAC),
+    FrameCase("ADTS of 44.1 kHz", _CORRUPT, _payloads(bytes.fromhex("fff15040017ffc01182007")), _AAC),
+    FrameCase("many AAC units in a row that are noise", _CORRUPT, _payloads(*[b"\x1f" * 300] * 20), _AAC),
 )

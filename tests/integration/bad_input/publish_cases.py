@@ -15,7 +15,7 @@ from tests.integration.bad_input.world import World
 
 __all__ = ["AFTER_OPENED", "BEFORE_OPENED", "StreamCase"]
 
-_PCM = media_pb2.CODEC_PCM_S16LE
+_PCM, _AAC = media_pb2.CODEC_PCM_S16LE, media_pb2.CODEC_AAC
 _PAYLOAD = b"\1\0" * FRAME_SAMPLES
 _MAX_PAYLOAD_BYTES = 384 * 1024
 _UNKNOWN = 99
@@ -172,6 +172,17 @@ BEFORE_OPENED = (
     _offer("no codec", _set_offer(codec=0), "codec", "0"),
     _offer("unknown codec", _set_offer(codec=_UNKNOWN), "codec", "99"),
     _offer("MP3", _set_offer(codec=media_pb2.CODEC_MP3), "codec", "3"),
+    _offer("AAC without a rate", _set_offer(codec=_AAC, sample_rate_hz=0), "sample_rate_hz", "0"),
+    _offer("AAC below 8 kHz", _set_offer(codec=_AAC, sample_rate_hz=7_350), "sample_rate_hz", "7350"),
+    _offer("AAC above 48 kHz", _set_offer(codec=_AAC, sample_rate_hz=64_000), "sample_rate_hz", "64000"),
+    _offer("AAC of six channels", _set_offer(codec=_AAC, channels=6), "channels", "6"),
+    _offer(
+        "PCMU of 16 kHz",
+        _set_offer(codec=media_pb2.CODEC_PCMU, sample_rate_hz=16_000),
+        "sample_rate_hz",
+        "16000",
+    ),
+    _offer("PCMA of 48 kHz", _set_offer(codec=media_pb2.CODEC_PCMA), "sample_rate_hz", "48000"),
     _offer("PCM without rate", _set_offer(sample_rate_hz=0), "sample_rate_hz", "0"),
     _offer("PCM at 11,025 Hz", _set_offer(sample_rate_hz=11_025), "sample_rate_hz", "11025"),
     _offer(

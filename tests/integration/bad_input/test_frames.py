@@ -23,10 +23,11 @@ from tests.integration.bad_input.publishing import RawPublish, batch, frames, op
 from tests.integration.bad_input.recorded import until_files
 from tests.integration.bad_input.witness import START_NS, TRACK, offer_of, path_of
 from tests.integration.bad_input.world import World
+from tests.support.audio import aac_units, noise
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-PCM, OPUS = media_pb2.CODEC_PCM_S16LE, media_pb2.CODEC_OPUS
+PCM, OPUS, AAC = media_pb2.CODEC_PCM_S16LE, media_pb2.CODEC_OPUS, media_pb2.CODEC_AAC
 WAV, OGG = media_pb2.CONTAINER_WAV, media_pb2.CONTAINER_OGG
 GOOD_FRAMES = 10
 ROUNDING_SAMPLES = 2
@@ -57,11 +58,11 @@ async def publish(
     """Runs a case to its goodbye, with what was told on the way checked."""
     seed = zlib.crc32(user_id.encode())
     randomness = np.random.default_rng(seed)
-    good = (
-        opus_packets(GOOD_FRAMES, seed)
-        if case.codec == OPUS
-        else [noise_frame(randomness) for _ in range(GOOD_FRAMES)]
-    )
+    good = [noise_frame(randomness) for _ in range(GOOD_FRAMES)]
+    if case.codec == OPUS:
+        good = opus_packets(GOOD_FRAMES, seed)
+    elif case.codec == AAC:
+        good = aac_units(noise(GOOD_FRAMES * 1024 / 48_000, seed=seed))[:GOOD_FRAMES]
     bad = case.make()
     before = frames(good[: BAD_FROM - 1])
     after = frames(good[BAD_FROM - 1 :], BAD_FROM + len(bad))
