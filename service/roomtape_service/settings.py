@@ -6,7 +6,6 @@ setting how it is read, what it defaults to and what it means; flags, environmen
 """
 
 import os
-import textwrap
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -43,7 +42,6 @@ __all__ = [
     "dump",
     "load",
     "parse",
-    "sample",
     "variable",
     "with_addresses",
 ]
@@ -402,35 +400,6 @@ def with_addresses(settings: Settings, listen: Address, http_listen: Address) ->
     return parse({**values, "listen": str(listen), "http_listen": str(http_listen)})
 
 
-def sample() -> str:
-    """A settings file with every setting, all commented out: `service/sample.toml`."""
-    lines = ["# Every setting and its default. `roomtape serve --config this-file` reads it.", ""]
-    for name, about in FIELDS.items():
-        lines += textwrap.wrap(about.help, 100, initial_indent="# ", subsequent_indent="# ")
-        lines.append(f"# Default: {about.default_text}." if about.default_text else "# Default as shown.")
-        lines.append(f"#{name} = {_SAMPLES.get(name) or _toml(about.default)}")
-        lines.append("")
-    return "\n".join(lines)
-
-
-# Values for the sample where the default is none, or is made of other settings.
-_SAMPLES: Mapping[str, str] = {
-    "tls_certificate_file": '"/etc/roomtape/fullchain.pem"',
-    "tls_key_file": '"/etc/roomtape/key.pem"',
-    "advertise": '"recorder.example.com:7400"',
-    "public_url": '"https://recorder.example.com:7401"',
-    "api_keys": f'[{{ sha256 = "{"0" * 64}", applications = ["my-app"] }}]',
-    "workers": "4",
-    "database_url": '"sqlite:////var/lib/roomtape/roomtape.db"',
-    "storage_root": '"/var/lib/roomtape/files"',
-    "secret_key_file": '"/etc/roomtape/secret.key"',
-    "credential_sources": '{ vault = { type = "file", path = "/run/vault.json", applications = ["my-app"] } }',
-    "create_default_application": '"demo"',
-    "webhook_allowed_networks": '["10.1.0.0/16"]',
-    "failpoints_file": '"/tmp/failpoints.json"',
-}
-
-
 def _settings(raw: Mapping[str, tuple[object, str]], problems: list[str]) -> Settings:
     problems += [
         f"{name} ({origin}): there is no such setting; the settings are {', '.join(FIELDS)}"
@@ -525,7 +494,3 @@ def _raw(value: object) -> object:
     if isinstance(value, tuple):
         return [item.raw() for item in value]
     return value if isinstance(value, int | float) else str(value)
-
-
-def _toml(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -11,7 +11,8 @@ import pytest
 
 from roomtape_service.cli.main import COMMANDS, main
 from roomtape_service.readiness import EXIT_UNUSABLE
-from roomtape_service.settings import FIELDS, sample
+from roomtape_service.settings import FIELDS
+from roomtape_service.settings_sample import sample
 
 
 def test_every_command_of_the_table_is_there() -> None:

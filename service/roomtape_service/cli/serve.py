@@ -17,6 +17,7 @@ from roomtape_service.locks import LockedError
 from roomtape_service.observability.logging import configure
 from roomtape_service.readiness import EXIT_UNUSABLE, Ready
 from roomtape_service.settings import FIELDS, Settings, SettingsError
+from roomtape_service.settings_sample import sample
 from roomtape_service.supervisor import Supervisor
 
 __all__ = ["add_arguments", "run"]
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serves until a signal; returns 0 after an ordered stop."""
     if arguments.sample:
-        print(settings_module.sample(), end="")
+        print(sample(), end="")
         return 0
     flags = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
     try:

@@ -10,7 +10,7 @@
 """
 
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -88,35 +88,30 @@ class Routes:
         if not taking:
             return ()
         event_ns = event.event_time.seconds * NANOSECONDS + event.event_time.nanos
-        await connection.execute(
-            _INSERT_DELIVERY,
-            [
-                {
-                    "webhook_id": route.webhook_id,
-                    "sequence": event.sequence,
-                    # Not the same again where a log was put back to an older state.
-                    "delivery_id": f"{event.sequence}-{secrets.token_hex(_SUFFIX_BYTES)}",
-                    "task_id": event.task_id,
-                    "type": event.type,
-                    "event_ns": event_ns,
-                    "state": _PENDING,
-                    "queue_ns": now_ns,
-                    "payload": payload,
-                }
-                for route in taking
-            ],
-        )
-        await connection.execute(
-            _INSERT_LANE[connection.dialect.name],
-            [
-                {
-                    "webhook_id": route.webhook_id,
-                    "task_id": event.task_id,
-                    "next_ns": now_ns if route.is_enabled else None,
-                }
-                for route in taking
-            ],
-        )
+        queued: list[Mapping[str, str | int | bytes]] = [
+            {
+                "webhook_id": route.webhook_id,
+                "sequence": event.sequence,
+                # Not the same again where a log was put back to an older state.
+                "delivery_id": f"{event.sequence}-{secrets.token_hex(_SUFFIX_BYTES)}",
+                "task_id": event.task_id,
+                "type": event.type,
+                "event_ns": event_ns,
+                "state": _PENDING,
+                "queue_ns": now_ns,
+                "payload": payload,
+            }
+            for route in taking
+        ]
+        lanes: list[Mapping[str, str | int | None]] = [
+            {
+                "webhook_id": route.webhook_id,
+                "task_id": event.task_id,
+                "next_ns": now_ns if route.is_enabled else None,
+            }
+            for route in taking
+        ]
+        await connection.run_sync(_insert, queued, lanes)
         return [route.webhook_id for route in taking if route.is_enabled]
 
     def wake(self, webhook_ids: Collection[str]) -> None:
@@ -143,3 +138,13 @@ class Routes:
         )
         self._routes[app_id] = (version, routes)
         return routes
+
+
+def _insert(
+    connection: sa.Connection,
+    queued: Sequence[Mapping[str, str | int | bytes]],
+    lanes: Sequence[Mapping[str, str | int | None]],
+) -> None:
+    """Both in one visit: going over to SQLAlchemy's side and back costs as much as a statement."""
+    connection.execute(_INSERT_DELIVERY, queued)
+    connection.execute(_INSERT_LANE[connection.dialect.name], lanes)

@@ -3,8 +3,6 @@
 The shape of a database that exists is made by `migrations`; a test compares the two.
 """
 
-from collections.abc import Mapping
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -14,12 +12,19 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
     text,
+)
+
+from roomtape_service.database.schema import metadata, partial_index
+from roomtape_service.database.webhook_tables import (
+    webhook_deliveries,
+    webhook_keys,
+    webhook_lanes,
+    webhooks,
 )
 
 __all__ = [
@@ -48,35 +53,6 @@ __all__ = [
     "webhook_lanes",
     "webhooks",
 ]
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-
-def _partial_index(
-    name: str,
-    *columns: str,
-    where: str,
-    unique: bool = False,
-    postgresql_ops: Mapping[str, str] | None = None,
-) -> Index:
-    condition = text(where)
-    return Index(
-        name,
-        *columns,
-        unique=unique,
-        sqlite_where=condition,
-        postgresql_where=condition,
-        postgresql_ops=postgresql_ops or {},
-    )
-
 
 meta = Table(
     "meta",
@@ -114,7 +90,7 @@ rooms = Table(
     Column("epoch_ns", BigInteger, nullable=False),
     Column("create_ns", BigInteger, nullable=False),
     Column("close_ns", BigInteger),
-    _partial_index("uq_rooms_open", "app_id", "room_id", where="close_ns IS NULL", unique=True),
+    partial_index("uq_rooms_open", "app_id", "room_id", where="close_ns IS NULL", unique=True),
 )
 
 participants = Table(
@@ -134,7 +110,7 @@ participants = Table(
     Column("room_join_ns", BigInteger),
     Column("room_leave_ns", BigInteger),
     Index("ix_participants_room", "room_key", "join_ns"),
-    _partial_index("uq_participants_present", "room_key", "user_id", where="leave_ns IS NULL", unique=True),
+    partial_index("uq_participants_present", "room_key", "user_id", where="leave_ns IS NULL", unique=True),
 )
 
 # When tracks fell silent and spoke again, by the room's clock.
@@ -171,8 +147,8 @@ tasks = Table(
     CheckConstraint("state BETWEEN 1 AND 6", name="state"),
     Index("ix_tasks_app_start", "app_id", "start_ns"),
     Index("ix_tasks_room", "room_key"),
-    _partial_index("ix_tasks_unfinished", "app_id", "state", where="state < 5"),
-    _partial_index(
+    partial_index("ix_tasks_unfinished", "app_id", "state", where="state < 5"),
+    partial_index(
         "uq_tasks_client_task",
         "room_key",
         "client_task_id",
@@ -260,12 +236,12 @@ segments = Table(
     # How many segments, from `segment_id` on, were joined into this file; 0 for a segment itself.
     Column("joined", Integer, nullable=False, server_default="0"),
     CheckConstraint("state BETWEEN 1 AND 8", name="state"),
-    _partial_index("uq_segments_object", "store", "object_key", where="object_key <> ''", unique=True),
-    _partial_index(
+    partial_index("uq_segments_object", "store", "object_key", where="object_key <> ''", unique=True),
+    partial_index(
         "uq_segments_number", "recording_id", "segment_id", "container", where="joined = 0", unique=True
     ),
     # The same segments are joined once, unless the file is gone.
-    _partial_index(
+    partial_index(
         "uq_segments_joined",
         "recording_id",
         "segment_id",
@@ -276,10 +252,10 @@ segments = Table(
     ),
     Index("ix_segments_task", "task_id"),
     # The library: what is in a store, by what it is searched for.
-    _partial_index("ix_segments_stored", "app_id", "start_ns", "file_id", where="state = 4"),
-    _partial_index("ix_segments_of_room", "app_id", "room_id", "start_ns", where="state = 4"),
-    _partial_index("ix_segments_of_user", "app_id", "user_id", "start_ns", where="state = 4"),
-    _partial_index(
+    partial_index("ix_segments_stored", "app_id", "start_ns", "file_id", where="state = 4"),
+    partial_index("ix_segments_of_room", "app_id", "room_id", "start_ns", where="state = 4"),
+    partial_index("ix_segments_of_user", "app_id", "user_id", "start_ns", where="state = 4"),
+    partial_index(
         "ix_segments_key",
         "app_id",
         "object_key",
@@ -287,10 +263,10 @@ segments = Table(
         # A prefix is a range of bytes, and not of a language's letters.
         postgresql_ops={"object_key": "text_pattern_ops"},
     ),
-    _partial_index("ix_segments_unstored", "app_id", "next_attempt_ns", where="state < 4"),
+    partial_index("ix_segments_unstored", "app_id", "next_attempt_ns", where="state < 4"),
     # Files that are done with and still on the spool.
-    _partial_index("ix_segments_on_spool", "file_id", where="state >= 4 AND spool_path IS NOT NULL"),
-    _partial_index("ix_segments_expire", "expire_ns", where="state = 4 AND expire_ns IS NOT NULL"),
+    partial_index("ix_segments_on_spool", "file_id", where="state >= 4 AND spool_path IS NOT NULL"),
+    partial_index("ix_segments_expire", "expire_ns", where="state = 4 AND expire_ns IS NOT NULL"),
 )
 
 # Multipart uploads that a store may hold parts of. A row is there before the store is asked for one, and goes after the
@@ -311,7 +287,7 @@ multiparts = Table(
     Column("create_ns", BigInteger, nullable=False),
     Column("next_attempt_ns", BigInteger),
     Index("ix_multiparts_file", "file_id"),
-    _partial_index("ix_multiparts_left", "app_id", "next_attempt_ns", where="is_left"),
+    partial_index("ix_multiparts_left", "app_id", "next_attempt_ns", where="is_left"),
 )
 
 # Parts of multiparts. A row is there before the part is sent; `tag` when the store has confirmed it.
@@ -370,7 +346,7 @@ manifests = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_ns", BigInteger, nullable=False, server_default="0"),
     Index("ix_manifests_object", "store", "object_key"),
-    _partial_index("ix_manifests_due", "next_attempt_ns", where="written < wanted"),
+    partial_index("ix_manifests_due", "next_attempt_ns", where="written < wanted"),
 )
 
 # What is missing in recordings, for the manifest: events may be compacted before it is written.
@@ -429,91 +405,5 @@ events = Table(
     # Sizes of the payloads up to this one, from any beginning: differences say what a stretch of the log takes.
     Column("logged_bytes", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("app_id", "sequence"),
-    _partial_index("uq_events_task", "task_id", "task_sequence", where="task_id <> ''", unique=True),
-)
-
-webhooks = Table(
-    "webhooks",
-    metadata,
-    Column("webhook_id", Text, primary_key=True),
-    Column("app_id", Text, ForeignKey("applications.app_id"), nullable=False),
-    Column("display_name", Text, nullable=False),
-    Column("url", Text, nullable=False),
-    Column("format", Integer, nullable=False),
-    Column("vendor_app_id", Text, nullable=False),
-    # A serialized EventFilter.
-    Column("filter", LargeBinary, nullable=False),
-    Column("retry", Integer, nullable=False),
-    Column("concurrency", Integer, nullable=False),
-    Column("is_enabled", Boolean, nullable=False),
-    Column("has_string_room_ids", Boolean, nullable=False),
-    Column("create_ns", BigInteger, nullable=False),
-    Column("update_ns", BigInteger, nullable=False),
-    Column("revision", BigInteger, nullable=False),
-    # A deleted one stays until all of its deliveries are gone.
-    Column("delete_ns", BigInteger),
-    Column("last_success_ns", BigInteger),
-    Column("last_failure_ns", BigInteger),
-    Column("last_error", Text, nullable=False, server_default=""),
-    Index("ix_webhooks_app", "app_id", "create_ns", "webhook_id"),
-)
-
-webhook_keys = Table(
-    "webhook_keys",
-    metadata,
-    Column("webhook_id", Text, ForeignKey("webhooks.webhook_id"), nullable=False),
-    # The newest has the highest.
-    Column("number", Integer, nullable=False),
-    Column("key_id", Text, nullable=False),
-    # Encrypted.
-    Column("value", Text, nullable=False),
-    Column("create_ns", BigInteger, nullable=False),
-    # Null in the newest.
-    Column("expire_ns", BigInteger),
-    PrimaryKeyConstraint("webhook_id", "number"),
-)
-
-# Events on their way to webhooks, each written with its event.
-webhook_deliveries = Table(
-    "webhook_deliveries",
-    metadata,
-    Column("webhook_id", Text, ForeignKey("webhooks.webhook_id"), nullable=False),
-    # The event's.
-    Column("sequence", BigInteger, nullable=False),
-    # Begins with the sequence, by which it is found.
-    Column("delivery_id", Text, nullable=False),
-    # Empty for events of no task.
-    Column("task_id", Text, nullable=False),
-    Column("type", Integer, nullable=False),
-    Column("event_ns", BigInteger, nullable=False),
-    Column("state", Integer, nullable=False),
-    # When it was queued, or queued again.
-    Column("queue_ns", BigInteger, nullable=False),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    # How many of its requests the receiver took, where it is told of the event in several.
-    Column("requests_taken", Integer, nullable=False, server_default="0"),
-    Column("last_attempt_ns", BigInteger),
-    Column("last_status", Integer, nullable=False, server_default="0"),
-    Column("last_error", Text, nullable=False, server_default=""),
-    # When it was delivered or given up.
-    Column("end_ns", BigInteger),
-    # The serialized Event: the log may be compacted before it is sent.
-    Column("payload", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("webhook_id", "sequence"),
-    CheckConstraint("state BETWEEN 1 AND 3", name="state"),
-    _partial_index("ix_webhook_deliveries_pending", "webhook_id", "task_id", "sequence", where="state = 1"),
-    _partial_index("ix_webhook_deliveries_delivered", "webhook_id", "end_ns", where="state = 2"),
-    _partial_index("ix_webhook_deliveries_dead", "webhook_id", "sequence", where="state = 3"),
-)
-
-# Queues in which a delivery waits: of each webhook one for each task, and one for events of no task. The delivery with
-# the lowest sequence is sent next, not before `next_ns`; null while the webhook is disabled.
-webhook_lanes = Table(
-    "webhook_lanes",
-    metadata,
-    Column("webhook_id", Text, ForeignKey("webhooks.webhook_id"), nullable=False),
-    Column("task_id", Text, nullable=False),
-    Column("next_ns", BigInteger),
-    PrimaryKeyConstraint("webhook_id", "task_id"),
-    _partial_index("ix_webhook_lanes_due", "webhook_id", "next_ns", where="next_ns IS NOT NULL"),
+    partial_index("uq_events_task", "task_id", "task_sequence", where="task_id <> ''", unique=True),
 )
