@@ -66,7 +66,7 @@ _SELDOM = (
     *(
         "events.",
         "library.",
-        "manifest.writer.ManifestWriter._take_away",
+        "manifest.attempt.ManifestAttempts._take_away",
         "storage.attempt.Attempts.send_settled",
     ),
     *(
