@@ -420,6 +420,22 @@ async def test_who_reads_nothing_has_no_more_streams_than_others(database: Datab
         assert reasons_of(await read(w.watch(), 1)) == [STARTED]
 
 
+async def test_a_server_that_stops_waits_for_nobody_who_reads_nothing(
+    database: Database, tmp_path: Path
+) -> None:
+    async with watching(database, tmp_path) as w, w.server.stub() as other:
+        stalled = other.WatchEvents(Request(app_id=APP, origin=OLDEST))
+        assert reasons_of(await read(stalled, 1)) == [STARTED]
+        quick = w.watch()
+        await read(quick, 1)
+        await append(database, *["x" * 1_000_000] * 20)
+        assert len(await read(quick, 20)) == 20
+        # Less than a server waits for calls.
+        async with asyncio.timeout(4):
+            await w.server.server.aclose()
+        assert reasons_of(await read(quick, 1)) == [DRAINING]
+
+
 @pytest.fixture
 def uncollected() -> Iterator[None]:
     """No garbage collection, which takes half of the time when one process has servers and clients of thousands."""

@@ -41,6 +41,8 @@ class Call:
     reason: str = ""
     cause: BaseException | None = None
     """What failed unexpectedly; for the log alone."""
+    is_running: bool = False
+    """Whether a server that stops waits for it."""
 
 
 current_call: ContextVar[Call] = ContextVar("roomtape_call")

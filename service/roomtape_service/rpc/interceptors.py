@@ -203,6 +203,7 @@ class Interceptor:
         current_call.set(call)
         logged_request_id.set(call.request_id)
         if route.guarded:
+            call.is_running = True
             self._running += 1
             self._idle.clear()
         try:
@@ -221,10 +222,7 @@ class Interceptor:
         except Exception as error:
             await self._refuse(error, call, context)
         finally:
-            if route.guarded:
-                self._running -= 1
-                if not self._running:
-                    self._idle.set()
+            self._ended(call)
             self._write(route, call, context, started_ns)
 
     async def _refuse(self, error: BaseException, call: Call, context: Context) -> NoReturn:
@@ -236,11 +234,21 @@ class Interceptor:
             refusal, call.cause = internal(call.request_id), error
         call.code, call.reason = refusal.code, reason_name(refusal.reason)
         status = to_status(refusal, call.request_id)
+        if refusal.reason == error_pb2.ERROR_REASON_STREAM_STALLED:
+            # Its caller gets that after all that it has not read, at any time or never: not for a stop to wait for.
+            self._ended(call)
         try:
             await context.abort(refusal.code, status.message, trailers(status, call.request_id))
         except aio.InternalError:
             # The caller went before it could be told, which gRPC would log as an error of ours.
             raise asyncio.CancelledError from None
+
+    def _ended(self, call: Call) -> None:
+        if call.is_running:
+            call.is_running = False
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
 
     def _admit(self, call: Call, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         if self._draining:

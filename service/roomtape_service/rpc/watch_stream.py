@@ -12,6 +12,8 @@ __all__ = ["WatchStream"]
 
 # A stall is looked for this many times within its limit, and so noticed by that part late at most.
 _STALL_CHECKS = 8
+# A server that stops gives up on a message that waits for so long: its watcher has to come again anyway.
+_DRAIN_STALL_SECONDS = 2.0
 
 
 class WatchStream:
@@ -90,9 +92,13 @@ class WatchStream:
             ) from None
 
     def drain(self) -> None:
-        """Ends the stream when what was being sent has been sent."""
+        """Ends the stream when what was being sent has been sent, and soon if nothing is read of it."""
         self._draining = True
+        self._stall_seconds = min(self._stall_seconds, _DRAIN_STALL_SECONDS)
         self._cursor.interrupt()
+        if self._timer is not None and not self._stalled:
+            self._timer.cancel()
+            self._tick()
 
     def close(self) -> None:
         """Stops the timer."""
