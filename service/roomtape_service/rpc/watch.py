@@ -138,7 +138,7 @@ class WatchService:
     async def drain(self) -> None:
         """Ends every stream with the bookmark DRAINING and UNAVAILABLE, and every wait; returns when all have ended.
 
-        A watcher that reads nothing keeps its stream open until the server is stopped.
+        A watcher that reads nothing is let go soon, and told so if it ever reads.
         """
         self._draining = True
         for stream in self._streams:
