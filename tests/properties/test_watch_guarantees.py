@@ -30,7 +30,7 @@ from tests.support.watch_play import (
 )
 
 SCHEDULES = int(os.environ.get("WATCH_SCHEDULES", "0"))
-SHORT_SCHEDULES = 4
+SHORT_SCHEDULES = 3
 # So short that schedules have watchers that are let go for reading nothing.
 STALL_SECONDS = 1
 
