@@ -30,7 +30,7 @@ from tests.support.recorder import EPOCH_NS
 
 FRAME = 960
 FRAMES = 30
-CONTAINERS = (Container.WAV, Container.MP3, Container.OGG)
+CONTAINERS = (Container.M4A, Container.MP3, Container.WAV, Container.OGG, Container.AAC)
 SIGNAL = noise(FRAMES * 0.02)
 
 

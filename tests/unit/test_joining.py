@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from roomtape_service.recording.aac import access_unit, silent_unit
 from roomtape_service.recording.containers.mp3 import MP3_DELAY, Mp3Writer, finish_mp3, frame_format
 from roomtape_service.recording.containers.ogg import OggWriter, finish_ogg
 from roomtape_service.recording.containers.wav import WavWriter, finish_wav
@@ -25,7 +26,7 @@ from roomtape_service.recording.joining.job import (
     encode_line,
 )
 from roomtape_service.recording.vocabulary import Container
-from tests.support.aac_files import passed_aac
+from tests.support.aac_files import encoded_aac, passed_aac
 from tests.support.audio import Samples, aac_units, decode_file, noise, opus_packets, tone
 
 RATE = 48_000
@@ -185,3 +186,69 @@ def test_a_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
     result = join(job, io.BytesIO(files[0]))
     assert isinstance(result, JoinFailure)
     assert result.fault is JoinFault.DISK
+
+
+@pytest.mark.parametrize("container", [Container.AAC, Container.M4A])
+def test_aac_that_passed_has_the_same_units(tmp_path: Path, container: Container) -> None:
+    units = aac_units(noise(2))
+    parts: list[list[bytes | int]] = [[*units[:30], 700, *units[30:40]], [*units[40:60]], [300, *units[60:]]]
+    files = [passed_aac(tmp_path / f"{index}", container, part) for index, part in enumerate(parts)]
+    lengths = [sum(item if isinstance(item, int) else 1024 for item in part) for part in parts]
+    hole = 3 * RATE + 250
+    places = [
+        (0, lengths[0]),
+        (lengths[0], lengths[1]),
+        (lengths[0] + lengths[1] + hole, lengths[2]),
+    ]
+    job = _job(tmp_path, container, files, places)
+    result = _joined(job, files)
+    whole = sum(lengths) + hole
+    assert result.encoder_delay == 0
+    assert result.samples == whole if container is Container.M4A else abs(result.samples - whole) < 1024
+    held = [access_unit(each, RATE, 1) for each in _packets(job.path)]
+    assert [each for each in held if each != silent_unit(1)] == units
+    assert abs(len(held) * 1024 - whole) < 1024
+
+
+@pytest.mark.parametrize("container", [Container.AAC, Container.M4A])
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 1), (44_100, 2)])
+def test_aac_that_was_encoded_sounds_as_the_whole_and_is_as_long(
+    tmp_path: Path, container: Container, rate: int, channels: int
+) -> None:
+    hole = 4 * rate + 11
+    whole = tone(300, 8, rate, channels=channels)
+    middle = 2 * rate + 5
+    whole[middle : middle + hole] = 0
+    cuts = [(0, rate), (rate, rate + 5), (middle + hole, len(whole) - middle - hole)]
+    files = [
+        encoded_aac(tmp_path / f"{start}", container, whole[start : start + length], rate, BITRATE)
+        for start, length in cuts
+    ]
+    job = _job(tmp_path, container, files, cuts, rate=rate, channels=channels)
+    job = replace(job, sources=tuple(replace(each, encoder_delay=1024) for each in job.sources))
+    result = _joined(job, files)
+    assert (result.samples, result.encoder_delay) == (len(whole), 1024)
+    heard = decode_file(job.path)[0]
+    heard = heard if container is Container.M4A else heard[1024 : 1024 + len(whole)]
+    assert len(heard) == len(whole)
+    error = np.square(heard.astype(np.float64) - whole).mean()
+    assert error < 0.001 * np.square(whole, dtype=np.float64).mean()
+
+
+@pytest.mark.parametrize("container", [Container.AAC, Container.M4A])
+def test_aac_of_both_kinds_is_encoded_again(tmp_path: Path, container: Container) -> None:
+    """A user who published AAC came again with Opus."""
+    signal = tone(300, 1)
+    units = aac_units(signal)
+    files = [
+        passed_aac(tmp_path / "a", container, units),
+        encoded_aac(tmp_path / "b", container, signal, RATE, BITRATE),
+    ]
+    first = len(units) * 1024
+    job = _job(tmp_path, container, files, [(0, first), (first, len(signal))])
+    job = replace(job, sources=(job.sources[0], replace(job.sources[1], encoder_delay=1024)))
+    result = _joined(job, files)
+    assert (result.samples, result.encoder_delay) == (first + len(signal), 1024)
+    heard = decode_file(job.path)[0][0 if container is Container.M4A else 1024 :]
+    error = heard[first : first + len(signal)].astype(np.float64) - signal
+    assert np.square(error).mean() < 0.001 * np.square(signal, dtype=np.float64).mean()

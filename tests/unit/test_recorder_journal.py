@@ -53,7 +53,7 @@ def written(folder: Path, *, is_last: bool = False) -> tuple[Path, list[Checkpoi
     """A segment in all containers whose worker died, and its checkpoints."""
     folder.mkdir(parents=True)
     (folder / LOCK_NAME).touch()
-    facts = header(Container.WAV, Container.MP3, Container.OGG)
+    facts = header(Container.WAV, Container.MP3, Container.OGG, Container.M4A)
     segment = SegmentWriter(folder, facts, waits_for_disk=False)
     signal = noise(FRAMES * 0.02)
     checkpoints: list[Checkpoint] = []
@@ -180,8 +180,10 @@ def test_a_file_of_which_the_disk_lost_the_end_is_cut_to_an_older_checkpoint(
     assert facts.resume["s/mic"] == checkpoints[-1].resume["s/mic"]
     lengths = {file.container: len(ffmpeg_decode(file.path)) for file in facts.files}
     cut = checkpoints[2].samples
-    assert lengths == {Container.WAV: cut, Container.MP3: whole, Container.OGG: whole}
-    assert [file.end_ns for file in facts.files] == [facts.start_ns + cut * SECOND // 48_000, None, None]
+    others = dict.fromkeys((Container.MP3, Container.OGG, Container.M4A), whole)
+    assert lengths == {Container.WAV: cut, **others}
+    ends = [file.end_ns for file in facts.files]
+    assert ends == [facts.start_ns + cut * SECOND // 48_000, None, None, None]
     assert list(segment.faults) == [Container.WAV]
     assert recover(tmp_path / "spool").segments == [segment]
 
@@ -190,12 +192,12 @@ def test_what_is_no_segment_is_set_aside(dead: tuple[Path, list[Checkpoint]], tm
     journal, _ = dead
     folder = tmp_path / "spool" / "generation"
     shutil.copytree(journal.parent, folder)
-    for each in ("wav", "mp3", "ogg"):
+    for each in ("wav", "mp3", "ogg", "m4a"):
         (folder / f"r-000000.{each}").write_bytes(b"RIFF")
     (folder / "foreign.txt").write_text("hello")
     assert recover(tmp_path / "spool").segments == []
     aside = {path.name.removeprefix("generation-") for path in (tmp_path / "spool" / ASIDE_NAME).iterdir()}
-    assert aside == {"foreign.txt", *(f"r-000000.{each}" for each in ("journal", "wav", "mp3", "ogg"))}
+    assert aside == {"foreign.txt", *(f"r-000000.{each}" for each in ("journal", "wav", "mp3", "ogg", "m4a"))}
     assert recover(tmp_path / "spool").segments == []
 
 
