@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from roomtape.v1 import event_pb2, webhook_pb2
 from roomtape_service.clock import NANOSECONDS, ManualClock
 from roomtape_service.database import Database, UnitOfWork, deliveries, outbox
 from roomtape_service.database import webhooks as webhook_rows
 from roomtape_service.database.outbox import Outcome
+from roomtape_service.database.tables import tasks
 from tests.support.databases import (
     APP,
     add_application,
@@ -40,6 +41,12 @@ class Stop(Exception):
 
 async def test_each_webhook_gets_what_its_filter_takes(database: Database, clock: ManualClock) -> None:
     await add_tasks(database, ["1", "2"])
+
+    async def label(uow: UnitOfWork) -> None:
+        labelled = update(tasks).where(tasks.c.task_id == "2")
+        await uow.connection.execute(labelled.values(labels='{"a": "b", "c": "d"}'))
+
+    await database.write(label)
     for webhook_id, wanted in (
         ("all", event_pb2.EventFilter()),
         ("task", event_pb2.EventFilter(task_ids=["2"])),
@@ -53,7 +60,7 @@ async def test_each_webhook_gets_what_its_filter_takes(database: Database, clock
     await add_application(database, "other")
     await add_webhook(database, webhook("theirs", app_id="other"))
     appended = [await append(database, task_id=task_id) for task_id in ("1", "2", "")]
-    expected = {"all": [1, 2, 3], "task": [2], "type": [1, 2, 3]}
+    expected = {"all": [1, 2, 3], "task": [2], "type": [1, 2, 3], "label": [2]}
     for webhook_id in ("all", "task", "room", "type", "label", "vendor", "theirs"):
         rows = await stored(database, webhook_id)
         assert [row.sequence for row in rows] == expected.get(webhook_id, [])
