@@ -4,6 +4,7 @@ Nothing here looks at times: a stretch must be found behind the one before, whol
 over clocks that were set.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,7 +114,11 @@ def _best(heard: _Signal, needle: _Signal, start: int, end: int) -> int | None:
 def _coarse(samples: Samples, rate: int) -> _Signal:
     """What lies below 3 kHz, at 8 kHz."""
     mono = (samples if samples.ndim == 1 else samples.mean(axis=1)).astype(np.float32)
-    count = len(mono) * _COARSE_HZ // rate
-    spectrum = np.fft.rfft(mono)[: count // 2 + 1]
-    spectrum[round(_HIGHEST_HZ * len(mono) / rate) :] = 0
-    return np.asarray(np.fft.irfft(spectrum, count) * (count / len(mono)), np.float32)
+    # A length with large prime factors takes minutes.
+    unit = rate // math.gcd(rate, _COARSE_HZ)
+    size = unit << max(0, (-(-len(mono) // unit) - 1).bit_length())
+    count = size * _COARSE_HZ // rate
+    spectrum = np.fft.rfft(mono, size)[: count // 2 + 1]
+    spectrum[round(_HIGHEST_HZ * size / rate) :] = 0
+    coarse = np.fft.irfft(spectrum, count) * (count / size)
+    return np.asarray(coarse[: len(mono) * _COARSE_HZ // rate], np.float32)
