@@ -26,36 +26,39 @@ from tests.support.receiver import Conduct, Receipt, Receiver, receiver
 from tests.support.webhooks import KEY, add_webhook, append, delivering, settled, trusting
 
 DAY_SECONDS = 24 * 3600
-EVENTS = int(os.environ.get("WEBHOOK_DAY_EVENTS", "240"))
+EVENTS = int(os.environ.get("WEBHOOK_DAY_EVENTS", "160"))
 SEED = int(os.environ.get("WEBHOOK_DAY_SEED", "4"))
 TASKS = [str(number) for number in range(1, 9)]
 RESTARTS = 3
-TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS = 2.0
 LONGEST_BURST = 8
-RARE = 2
 
-OUTAGE = range(6 * 3600, 9 * 3600)
+OUTAGE = range(6 * 3600, 7 * 3600)
 """When nobody listens where one of the receivers was."""
 
 # What is slow for us is rare, so that the day is short.
 CONDUCTS = {
-    Conduct.TAKE: 80,
-    Conduct.TAKE_204: 10,
-    Conduct.CLOSE: 10,
-    Conduct.FAIL: 30,
-    Conduct.REDIRECT: 12,
-    Conduct.RESET: 12,
-    Conduct.RESET_WITHIN: 8,
-    Conduct.GARBAGE: 8,
-    Conduct.TLS: 12,
-    Conduct.BUSY: 6,
-    Conduct.GONE: 6,
-    Conduct.GIGABYTE: 2,
-    Conduct.GIGABYTE_500: 2,
-    Conduct.HEADERS: 2,
+    Conduct.TAKE: 160,
+    Conduct.TAKE_204: 20,
+    Conduct.CLOSE: 20,
+    Conduct.FAIL: 60,
+    Conduct.REDIRECT: 24,
+    Conduct.RESET: 24,
+    Conduct.RESET_WITHIN: 16,
+    Conduct.GARBAGE: 16,
+    Conduct.TLS: 24,
+    Conduct.BUSY: 12,
+    Conduct.GONE: 12,
+    Conduct.GIGABYTE: 4,
+    Conduct.GIGABYTE_500: 4,
+    Conduct.HEADERS: 4,
     Conduct.HANG: 1,
     Conduct.SLOW: 1,
 }
+
+
+FIRST = [Conduct.HANG, Conduct.SLOW, Conduct.HEADERS, Conduct.GIGABYTE, Conduct.GIGABYTE_500]
+"""How the day begins: what is rare happens at least once."""
 
 
 def moments(dice: random.Random) -> Iterator[tuple[int, int]]:
@@ -77,8 +80,10 @@ async def test_a_day_with_receivers_that_fail_at_random(tmp_path: Path) -> None:
     files = make_certificates(tmp_path, ["127.0.0.1"])
     conducts, weights = list(CONDUCTS), list(CONDUCTS.values())
 
+    first = iter(FIRST)
+
     def at_random(request: web.Request, body: bytes) -> Conduct:
-        return dice.choices(conducts, weights)[0]
+        return next(first, None) or dice.choices(conducts, weights)[0]
 
     async with receiver(at_random, tls=(files.certificate, files.key)) as wild, receiver() as absent:
         async with receiver() as steady, AsyncExitStack() as running:
@@ -92,8 +97,7 @@ async def test_a_day_with_receivers_that_fail_at_random(tmp_path: Path) -> None:
             check_receipts(each.receipts, day.told)
         assert await day.rows("state") == {webhook_pb2.WEBHOOK_DELIVERY_STATE_DELIVERED}
         # It did misbehave in every way, and nothing led it astray.
-        rare = {conduct for conduct, weight in CONDUCTS.items() if weight <= RARE}
-        assert {receipt.conduct for receipt in wild.receipts} >= set(CONDUCTS) - rare
+        assert {receipt.conduct for receipt in wild.receipts} == set(CONDUCTS)
         assert wild.redirected == 0
     await database.aclose()
 

@@ -36,7 +36,7 @@ MODIFICATIONS = 12
 KILLS = 2
 PART_BYTES = 5 << 20
 SETTLE = "commit:webhooks.results.Results._store.settle"
-CALL_SECONDS = 20.0
+CALL_SECONDS = 60.0
 LATENCY_SECONDS = 0.01
 AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 # What follows the others is of the same lane; so many deliveries may wait for one commit.
@@ -119,17 +119,25 @@ def check(hook: Receiver, key: str, log: Sequence[event_pb2.Event], kills: int) 
         event = verifier.verify(receipt.body, receipt.headers).event
         came[event.task_id].append(event.sequence)
     for task_id, sequences in came.items():
+        # What happened since the log was read may have come, too.
         told = [event.sequence for event in log if event.task_id == task_id]
-        assert list(dict.fromkeys(sequences)) == told
+        first = list(dict.fromkeys(sequences))
+        assert first[: len(told)] == told
+        assert first == sorted(first)
         # Back at a kill, and at none else.
         assert sum(after <= before for before, after in pairwise(sequences)) <= kills
-    assert set(came) == {event.task_id for event in log}
+    assert set(came) >= {event.task_id for event in log}
     return Counter((task_id, sequence) for task_id, sequences in came.items() for sequence in sequences)
 
 
 def serving(folder: Path, failpoints: Path | None = None) -> AbstractAsyncContextManager[ServerProcess]:
     """A service that may call this machine."""
-    allowed = {"webhook_http": "allow", "webhook_allowed_networks": "127.0.0.0/8"}
+    allowed = {
+        "webhook_http": "allow",
+        "webhook_allowed_networks": "127.0.0.0/8",
+        # On a busy machine nothing but a kill brings an event twice.
+        "webhook_timeout_seconds": "60",
+    }
     if failpoints is None:
         return running_server(folder / "data", environment={}, **allowed)
     return running_server(folder / "data", environment={}, failpoints_file=failpoints, **allowed)
@@ -138,16 +146,18 @@ def serving(folder: Path, failpoints: Path | None = None) -> AbstractAsyncContex
 async def all_came(caller: Caller, hook: Receiver, key: str) -> Sequence[event_pb2.Event]:
     """Waits until every event of the log came; returns the log."""
     verifier = WebhookVerifier(key)
+    log: Sequence[event_pb2.Event] = ()
 
     async def is_there() -> bool:
+        nonlocal log
         with suppress(aio.AioRpcError):
             log = await caller.log()
             there = {verifier.verify(each.body, each.headers).event.sequence for each in hook.receipts}
             return {event.sequence for event in log} <= there
         return False
 
-    await eventually(is_there, "every event came", timeout_seconds=60)
-    return await caller.log()
+    await eventually(is_there, "every event came", timeout_seconds=CALL_SECONDS)
+    return log
 
 
 async def more(hook: Receiver, count: int) -> None:
