@@ -191,7 +191,8 @@ async def test_a_name_that_leads_elsewhere_after_the_first_request_gains_nothing
         url = f"http://rebinding.example:{allowed.port}/"
         assert (await sender.send(url, REQUEST, TIMEOUT_SECONDS)).status == 200
         answer = await sender.send(url, REQUEST, TIMEOUT_SECONDS)
-        assert (answer.fault, answer.text) == (Fault.REFUSED, "127.0.0.1")
+        assert answer.fault is Fault.REFUSED
+        assert "127.0.0.1" not in answer.error
         assert names.lookups == 2
         assert inner.most_under_way == 0
         await inner.aclose()

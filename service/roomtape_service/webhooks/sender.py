@@ -198,7 +198,8 @@ def _failure(error: aiohttp.ClientError) -> Answer:
         case aiohttp.ClientSSLError():
             return Answer(fault=Fault.TLS, text=_reason(error.os_error))
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, AddressRefused):
-            return Answer(fault=Fault.REFUSED, text=error.os_error.address)
+            # Not which address: what names of the operator's network lead to is nothing to tell.
+            return Answer(fault=Fault.REFUSED)
         case aiohttp.ClientConnectorError():
             return Answer(fault=Fault.CONNECTION, text=_reason(error.os_error))
         case aiohttp.ClientResponseError():
