@@ -175,13 +175,14 @@ class Stage:
         segment_seconds: float | None = None,
         allow: Sequence[str] = (),
         block: Sequence[str] = (),
+        output: task_pb2.OutputSettings | None = None,
     ) -> None:
-        """Opens the room and starts a task."""
+        """Opens the room and starts a task; `output` instead of containers and seconds."""
         clock = room_pb2.ROOM_CLOCK_ARRIVAL if self._is_live else room_pb2.ROOM_CLOCK_MEDIA
         await self.client.rooms.CreateRoom(
             room_pb2.CreateRoomRequest(app_id=self.app_id, room_id=self.room_id, clock=clock)
         )
-        output = task_pb2.OutputSettings(single_containers=singles, mixed_containers=mixes)
+        output = output or task_pb2.OutputSettings(single_containers=singles, mixed_containers=mixes)
         if segment_seconds is not None:
             output.segment_duration.FromNanoseconds(round(segment_seconds * SECOND))
         started = await self.client.recording.StartRecord(

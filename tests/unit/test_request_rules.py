@@ -5,6 +5,7 @@ from google.protobuf import duration_pb2
 
 from roomtape.v1 import application_pb2, error_pb2, media_pb2, task_pb2
 from roomtape_service.errors import Refusal
+from roomtape_service.recording.aac import AAC_RATES
 from roomtape_service.rules.profiles import PROFILES, Profile, profile_of
 from roomtape_service.rules.requests import check_mode, check_output, check_subscription, filled_output
 
@@ -82,6 +83,22 @@ def test_both_lists_are_refused() -> None:
             error_pb2.ERROR_REASON_INVALID_VALUE,
             "output.audio_bitrate_bps",
         ),
+        *(
+            (
+                task_pb2.OutputSettings(audio_sample_rate_hz=rate),
+                error_pb2.ERROR_REASON_INVALID_VALUE,
+                "output.audio_sample_rate_hz",
+            )
+            for rate in (-1, 7_999, 8_001, 47_999, 48_001, 96_000)
+        ),
+        *(
+            (
+                task_pb2.OutputSettings(audio_channels=channels),
+                error_pb2.ERROR_REASON_INVALID_VALUE,
+                "output.audio_channels",
+            )
+            for channels in (-1, 3)
+        ),
         (
             task_pb2.OutputSettings(single_containers=[M4A], audio_bitrate_bps=15_999),
             error_pb2.ERROR_REASON_INVALID_VALUE,
@@ -113,6 +130,12 @@ def test_output_that_can_not_be_is_refused(
 @pytest.mark.parametrize("bitrate_bps", [16_000, 64_001, 320_000])
 def test_aac_has_any_bit_rate_in_its_bounds(bitrate_bps: int) -> None:
     check_output(task_pb2.OutputSettings(single_containers=[M4A], audio_bitrate_bps=bitrate_bps))
+
+
+@pytest.mark.parametrize("rate", AAC_RATES)
+@pytest.mark.parametrize("channels", [0, 1, 2])
+def test_files_have_any_rate_and_channels_that_encoders_have(rate: int, channels: int) -> None:
+    check_output(task_pb2.OutputSettings(audio_sample_rate_hz=rate, audio_channels=channels))
 
 
 def test_defaults_are_filled_in_and_then_hold() -> None:

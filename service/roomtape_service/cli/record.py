@@ -79,6 +79,20 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         "--bitrate", type=int, default=0, metavar="BPS", help="of what is encoded; default: 64000"
     )
     parser.add_argument(
+        "--sample-rate",
+        type=int,
+        default=0,
+        metavar="HZ",
+        help="of the files; default: the track's, 48000 of the mix",
+    )
+    parser.add_argument(
+        "--channels",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the files, 1 or 2; default: the track's, 1 of the mix",
+    )
+    parser.add_argument(
         "--client-task-id", default="", metavar="ID", help="your own id; starting it twice is one task"
     )
     parser.add_argument(
@@ -159,6 +173,8 @@ async def _start(arguments: argparse.Namespace, client: Client, output: Output) 
             mixed_containers=arguments.mixed,
             segment_duration=arguments.segment,
             audio_bitrate_bps=arguments.bitrate,
+            audio_sample_rate_hz=arguments.sample_rate,
+            audio_channels=arguments.channels,
             retention=arguments.retention,
         ),
         client_task_id=arguments.client_task_id,

@@ -114,6 +114,8 @@ def _output(task: TaskRow) -> Output:
         mixed_containers=tuple(_container(each) for each in output.mixed_containers),
         segment_duration_ns=output.segment_duration.seconds * NANOSECONDS + output.segment_duration.nanos,
         audio_bitrate_bps=output.audio_bitrate_bps,
+        audio_sample_rate_hz=output.audio_sample_rate_hz or None,
+        audio_channels=output.audio_channels or None,
         retention_seconds=output.retention.seconds if output.HasField("retention") else None,
     )
 

@@ -122,6 +122,10 @@ def _output(output: Output) -> dict[str, Json]:
     }
     if output.retention_seconds is not None:
         item["retention_seconds"] = output.retention_seconds
+    if output.audio_sample_rate_hz is not None:
+        item["audio_sample_rate_hz"] = output.audio_sample_rate_hz
+    if output.audio_channels is not None:
+        item["audio_channels"] = output.audio_channels
     return item
 
 

@@ -38,6 +38,9 @@ class Output:
     audio_bitrate_bps: int
     retention_seconds: int | None = None
     """None: the application's."""
+    audio_sample_rate_hz: int | None = None
+    """None in both: the track's, and of the mix 48,000 and 1."""
+    audio_channels: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,8 @@ def _output(item: _Item) -> Output:
         segment_duration_ns=item.number("segment_duration_ns"),
         audio_bitrate_bps=item.number("audio_bitrate_bps"),
         retention_seconds=item.optional("retention_seconds", item.number),
+        audio_sample_rate_hz=item.optional("audio_sample_rate_hz", item.number),
+        audio_channels=item.optional("audio_channels", item.number),
     )
 
 

@@ -138,7 +138,7 @@ class RecordingStart:
     segment_ns: int
     segment_bytes: int
     bitrate: int
-    """Bits a second of MP3."""
+    """Bits a second of what is encoded."""
     next_segment: int
     mute_ends_segment: bool
     break_wait_ns: int
@@ -152,6 +152,9 @@ class RecordingStart:
     with silence up to its first frame if that comes within `break_wait_ns`."""
     ended_ns: int | None = None
     """`end_ns` of the segment before, where there is nothing to go on with: the next begins there at the earliest."""
+    sample_rate: int = 0
+    """Of files that are not passed untouched; 0 in both: as the track, or the mix."""
+    channels: int = 0
     expected: tuple[str, ...] = ()
     """MIXED: keys of tracks that will be there again; the mix waits some seconds for them."""
 

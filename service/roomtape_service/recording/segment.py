@@ -8,6 +8,7 @@ from pathlib import Path
 
 from roomtape_service import failpoints
 from roomtape_service.recording.containers.aac_writer import AacWriter
+from roomtape_service.recording.containers.converting import ConvertingWriter
 from roomtape_service.recording.containers.mp3 import Mp3Writer
 from roomtape_service.recording.containers.ogg import OggWriter
 from roomtape_service.recording.containers.output import ContainerWriter
@@ -23,7 +24,7 @@ from roomtape_service.recording.protocol import (
     StartedFile,
 )
 from roomtape_service.recording.remembering import remember
-from roomtape_service.spool.journal import Checkpoint, JournalHeader, JournalWriter
+from roomtape_service.spool.journal import Checkpoint, JournalHeader, JournalWriter, MediaFile
 
 __all__ = ["SegmentWriter", "WrittenSegment"]
 
@@ -68,7 +69,7 @@ class SegmentWriter:
             self._journal = JournalWriter(str(folder / journal_name(header)))
             self._journal.append(header)
             for file in header.files:
-                self._writers.append(self._writer(file.container, str(folder / file.name)))
+                self._writers.append(self._writer(file, str(folder / file.name)))
         except OSError:
             self.abandon()
             raise
@@ -78,7 +79,11 @@ class SegmentWriter:
     @property
     def files(self) -> tuple[StartedFile, ...]:
         """Where the files are."""
-        return tuple(StartedFile(writer.container, writer.file.path) for writer in self._writers)
+        paths = (writer.file.path for writer in self._writers)
+        return tuple(
+            StartedFile(file.container, path, file.sample_rate, file.channels)
+            for file, path in zip(self.header.files, paths, strict=True)
+        )
 
     @property
     def size(self) -> int:
@@ -190,18 +195,26 @@ class SegmentWriter:
         for taker in self._takers:
             taker.add_pcm(pcm)
 
-    def _writer(self, container: Container, path: str) -> ContainerWriter:
+    def _writer(self, file: MediaFile, path: str) -> ContainerWriter:
+        header = self.header
+        rate, channels = header.rate_of(file), header.channels_of(file)
+        writer = self._plain_writer(file.container, path, rate, channels)
+        if (rate, channels) == (header.sample_rate, header.channels):
+            return writer
+        return ConvertingWriter(writer, (header.sample_rate, header.channels), (rate, channels))
+
+    def _plain_writer(self, container: Container, path: str, rate: int, channels: int) -> ContainerWriter:
         header = self.header
         match container:
             case Container.WAV:
-                return WavWriter(path, header.sample_rate, header.channels)
+                return WavWriter(path, rate, channels)
             case Container.MP3:
-                return Mp3Writer(path, header.sample_rate, header.channels, header.bitrate)
+                return Mp3Writer(path, rate, channels, header.bitrate)
             case Container.OGG:
                 return OggWriter(path, header.channels, zlib.crc32(path.encode()))
             case Container.AAC | Container.M4A:
                 bitrate = None if passes_packets(header.codec, container) else header.bitrate
-                return AacWriter(container, path, header.sample_rate, header.channels, bitrate)
+                return AacWriter(container, path, rate, channels, bitrate)
 
 
 def journal_name(header: JournalHeader) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from roomtape_service.recording.closing import Closer, ClosingQueue
-from roomtape_service.recording.containers.table import EXTENSIONS, pair
+from roomtape_service.recording.containers.table import EXTENSIONS, pair, passes_packets
 from roomtape_service.recording.containers.wav import WAV_BYTES_MAX
 from roomtape_service.recording.decoding import SAMPLE_BYTES
 from roomtape_service.recording.delivery import Run
@@ -148,7 +148,8 @@ class SegmentSeries:
             channels=form.channels,
             bitrate=order.bitrate,
             files=tuple(
-                MediaFile(each, f"{name}.{EXTENSIONS[each]}") for each in self.containers_of(form.codec)
+                self._media_file(each, f"{name}.{EXTENSIONS[each]}", form)
+                for each in self.containers_of(form.codec)
             ),
             resume=dict(self._resume),
             codec=form.codec,
@@ -161,6 +162,15 @@ class SegmentSeries:
         self._limit = samples_of(order.segment_ns, form.rate)
         self._is_announced = False
         self._settled = 0
+
+    def _media_file(self, container: Container, name: str, form: Format) -> MediaFile:
+        order = self._order
+        if passes_packets(form.codec, container):
+            return MediaFile(container, name)
+        rate, channels = order.sample_rate or form.rate, order.channels or form.channels
+        if (rate, channels) == (form.rate, form.channels):
+            return MediaFile(container, name)
+        return MediaFile(container, name, rate, channels)
 
     def add_frame(self, pcm: bytes, samples: int, packet: bytes | None, duration: int, mark: Mark) -> None:
         """A frame of a track at `position`; where it does not fit into the segment, the next one begins."""

@@ -81,6 +81,9 @@ class StartedFile:
 
     container: Container
     path: str
+    sample_rate: int = 0
+    """0 in both: as the segment."""
+    channels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ class CompletedFile:
     sample_count: int
     end_ns: int | None = None
     """Where a file ends that was damaged, and is shorter than its segment."""
+    sample_rate: int = 0
+    """0 in both: as the segment."""
+    channels: int = 0
 
 
 @dataclass(frozen=True, slots=True)

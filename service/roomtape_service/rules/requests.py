@@ -48,6 +48,8 @@ _MODES = {task_pb2.RECORD_MODE_SINGLE, task_pb2.RECORD_MODE_MIXED, task_pb2.RECO
 _CONTAINERS = set(media_pb2.Container.values()) - {media_pb2.CONTAINER_UNSPECIFIED}
 _AAC_CONTAINERS = {media_pb2.CONTAINER_AAC, media_pb2.CONTAINER_M4A}
 _AAC_BITRATES_BPS = range(16_000, 320_001)
+_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+"""Sample rates that MP3 and AAC both have."""
 
 
 def check_mode(mode: task_pb2.RecordMode.ValueType, field: str = "mode") -> None:
@@ -100,6 +102,7 @@ def check_output(output: task_pb2.OutputSettings) -> None:
         _check_segment_duration(output.segment_duration)
     if output.audio_bitrate_bps:
         _check_bitrate(output)
+    _check_profile(output)
     if output.HasField("retention") and (problem := retention_problem(output.retention)):
         value = f"{output.retention.seconds}s"
         raise field_refusal(error_pb2.ERROR_REASON_INVALID_VALUE, "output.retention", problem, value=value)
@@ -135,6 +138,20 @@ def _check_bitrate(output: task_pb2.OutputSettings) -> None:
         f"{bitrate_bps} {problem}",
         value=str(bitrate_bps),
     )
+
+
+def _check_profile(output: task_pb2.OutputSettings) -> None:
+    for field, value, allowed in (
+        ("audio_sample_rate_hz", output.audio_sample_rate_hz, _RATES_HZ),
+        ("audio_channels", output.audio_channels, (1, 2)),
+    ):
+        if value and value not in allowed:
+            raise field_refusal(
+                error_pb2.ERROR_REASON_INVALID_VALUE,
+                f"output.{field}",
+                f"{value} can't be written; use one of {', '.join(map(str, allowed))}",
+                value=str(value),
+            )
 
 
 def _check_segment_duration(duration: duration_pb2.Duration) -> None:

@@ -20,7 +20,7 @@ from roomtape_service.recording.protocol import (
     SegmentCompleted,
     SpoolTrouble,
 )
-from roomtape_service.spool.journal import Checkpoint, JournalHeader
+from roomtape_service.spool.journal import Checkpoint, JournalHeader, MediaFile
 
 __all__ = ["finish_segment"]
 
@@ -67,12 +67,15 @@ def _finish_file(
 ) -> CompletedFile:
     file = header.files[index]
     path = str(folder / file.name)
-    played = _finish_container(path, header, file.container, end.sizes[index], end.samples)
+    played = _finish_container(path, header, file, end.sizes[index], header.samples_of(file, end.samples))
     end_ns = ns_of(header.start + end.samples, header.sample_rate, header.epoch_ns) if is_short else None
     with open(path, "rb") as media:
         sha256 = hashlib.file_digest(media, "sha256").hexdigest()
         size = media.tell()
-    return CompletedFile(file.container, path, size, sha256, _delay(header, file.container), played, end_ns)
+    delay = _delay(header, file.container)
+    return CompletedFile(
+        file.container, path, size, sha256, delay, played, end_ns, file.sample_rate, file.channels
+    )
 
 
 def _delay(header: JournalHeader, container: Container) -> int:
@@ -86,12 +89,13 @@ def _delay(header: JournalHeader, container: Container) -> int:
             return 0
 
 
-def _finish_container(path: str, header: JournalHeader, container: Container, size: int, samples: int) -> int:
+def _finish_container(path: str, header: JournalHeader, file: MediaFile, size: int, samples: int) -> int:
+    rate, channels, container = header.rate_of(file), header.channels_of(file), file.container
     match container:
         case Container.WAV:
-            return finish_wav(path, size, samples, header.sample_rate, header.channels)
+            return finish_wav(path, size, samples, rate, channels)
         case Container.MP3:
-            form = frame_format(header.sample_rate, header.channels, header.bitrate)
+            form = frame_format(rate, channels, header.bitrate)
             return finish_mp3(path, size, samples, form)
         case Container.OGG:
             return finish_ogg(path, size)
@@ -99,5 +103,5 @@ def _finish_container(path: str, header: JournalHeader, container: Container, si
             return finish_aac(path, size, samples, passes=passes_packets(header.codec, container))
         case Container.M4A:
             passes = passes_packets(header.codec, container)
-            shape = m4a_format(header.sample_rate, header.channels, passes=passes)
+            shape = m4a_format(rate, channels, passes=passes)
             return finish_m4a(path, size, samples, shape)

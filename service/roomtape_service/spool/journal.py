@@ -61,6 +61,9 @@ class MediaFile:
 
     container: Container
     name: str
+    sample_rate: int = 0
+    """0 in both: as the segment."""
+    channels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,18 @@ class JournalHeader:
     version: int = 1
     codec: TrackCodec = TrackCodec.PCM_S16LE
     """What came. Journals that were written before there was AAC do not say it, nor does it matter to their files."""
+
+    def rate_of(self, file: MediaFile) -> int:
+        """Samples a second of a file."""
+        return file.sample_rate or self.sample_rate
+
+    def channels_of(self, file: MediaFile) -> int:
+        """Channels of a file."""
+        return file.channels or self.channels
+
+    def samples_of(self, file: MediaFile, samples: int) -> int:
+        """How many samples of a file are the first `samples` of the segment."""
+        return samples * self.rate_of(file) // self.sample_rate
 
 
 @dataclass(frozen=True, slots=True)

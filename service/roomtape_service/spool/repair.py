@@ -124,7 +124,10 @@ class RecoveredSegment:
             recording_id=header.recording_id,
             segment=header.segment,
             start_ns=ns_of(header.start, header.sample_rate, header.epoch_ns),
-            files=tuple(StartedFile(file.container, str(self.folder / file.name)) for file in header.files),
+            files=tuple(
+                StartedFile(file.container, str(self.folder / file.name), file.sample_rate, file.channels)
+                for file in header.files
+            ),
             sample_rate=header.sample_rate,
             channels=header.channels,
         )

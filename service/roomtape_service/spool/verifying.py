@@ -18,7 +18,7 @@ from roomtape_service.recording.containers.ogg import growing_ogg_tail
 from roomtape_service.recording.containers.table import passes_packets
 from roomtape_service.recording.containers.wav import growing_wav_head
 from roomtape_service.recording.protocol import Container
-from roomtape_service.spool.journal import Checkpoint, JournalHeader
+from roomtape_service.spool.journal import Checkpoint, JournalHeader, MediaFile
 
 __all__ = ["newest_held", "regular_size"]
 
@@ -51,7 +51,7 @@ def newest_held(
         return within[-1] if within else None
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        file = _Written(fd, header, header.files[index].container)
+        file = _Written(fd, header, header.files[index])
         # The whole at once first: nearly always it is right.
         if file.sum_to(within[-1].sizes[index]) == within[-1].sums[index]:
             return within[-1]
@@ -80,18 +80,19 @@ def _newest_by_steps(file: "_Written", index: int, checkpoints: Sequence[Checkpo
 class _Written:
     """An open media file as it was before it was finished."""
 
-    def __init__(self, fd: int, header: JournalHeader, container: Container) -> None:
+    def __init__(self, fd: int, header: JournalHeader, file: MediaFile) -> None:
+        rate, channels, container = header.rate_of(file), header.channels_of(file), file.container
         self._fd = fd
         self._is_ogg = container is Container.OGG
         match container:
             case Container.WAV:
-                self._head = growing_wav_head(header.sample_rate, header.channels)
+                self._head = growing_wav_head(rate, channels)
             case Container.MP3:
-                form = frame_format(header.sample_rate, header.channels, header.bitrate)
+                form = frame_format(rate, channels, header.bitrate)
                 self._head = growing_mp3_head(form)
             case Container.M4A:
                 passes = passes_packets(header.codec, container)
-                self._head = growing_m4a_head(m4a_format(header.sample_rate, header.channels, passes=passes))
+                self._head = growing_m4a_head(m4a_format(rate, channels, passes=passes))
             case Container.OGG | Container.AAC:
                 self._head = b""
 

@@ -324,7 +324,10 @@ def _start_of(fact: protocol.SegmentCompleted) -> protocol.SegmentStarted:
         recording_id=fact.recording_id,
         segment=fact.segment,
         start_ns=fact.start_ns,
-        files=tuple(protocol.StartedFile(file.container, file.path) for file in fact.files),
+        files=tuple(
+            protocol.StartedFile(file.container, file.path, file.sample_rate, file.channels)
+            for file in fact.files
+        ),
         sample_rate=fact.sample_rate,
         channels=fact.channels,
     )

@@ -107,8 +107,8 @@ class SegmentFacts:
             store=store,
             object_key=key,
             start_ns=fact.start_ns,
-            sample_rate=fact.sample_rate,
-            channels=fact.channels,
+            sample_rate=file.sample_rate or fact.sample_rate,
+            channels=file.channels or fact.channels,
         )
 
     async def _append(
@@ -130,12 +130,13 @@ def completed_segment(fact: protocol.SegmentCompleted, file: protocol.CompletedF
         rejected=counts.rejected,
     )
     resume = {key: [each.sequence, each.offset_ns] for key, each in fact.resume.items()}
+    rate = file.sample_rate or fact.sample_rate
     return CompletedSegment(
         start_ns=fact.start_ns,
         end_ns=fact.end_ns if file.end_ns is None else file.end_ns,
-        duration_ns=file.sample_count * NANOSECONDS // fact.sample_rate,
-        sample_rate=fact.sample_rate,
-        channels=fact.channels,
+        duration_ns=file.sample_count * NANOSECONDS // rate,
+        sample_rate=rate,
+        channels=file.channels or fact.channels,
         sample_count=file.sample_count,
         encoder_delay=file.encoder_delay,
         size_bytes=file.size,

@@ -163,6 +163,8 @@ class Tasks:
             segment_ns=output.segment_duration.ToNanoseconds(),
             segment_bytes=task.profile.segment_bytes,
             bitrate=output.audio_bitrate_bps,
+            sample_rate=output.audio_sample_rate_hz,
+            channels=output.audio_channels,
             mute_ends_segment=task.profile.mute_ends_segment,
             break_wait_ns=task.profile.break_wait_ns,
             # On a MEDIA clock everything that has not been acknowledged belongs to the recording, whatever its time.

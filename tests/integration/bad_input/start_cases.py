@@ -68,6 +68,13 @@ def _with_duration(
     return request
 
 
+def _with_profile(
+    request: task_pb2.StartRecordRequest, rate_hz: int, channels: int
+) -> task_pb2.StartRecordRequest:
+    request.output.audio_sample_rate_hz, request.output.audio_channels = rate_hz, channels
+    return request
+
+
 def _with_retention(
     request: task_pb2.StartRecordRequest, retention: duration_pb2.Duration
 ) -> task_pb2.StartRecordRequest:
@@ -247,6 +254,22 @@ START_CASES = (
         lambda _: _start(bitrate=65_000),
         "INVALID_VALUE",
         "output.audio_bitrate_bps",
+    ),
+    case(
+        _START,
+        "a rate that no encoder has",
+        lambda _: _with_profile(_start(), 47_999, 1),
+        "INVALID_VALUE",
+        "output.audio_sample_rate_hz",
+        metadata=lambda _: {"value": "47999"},
+    ),
+    case(
+        _START,
+        "three channels",
+        lambda _: _with_profile(_start(), 48_000, 3),
+        "INVALID_VALUE",
+        "output.audio_channels",
+        metadata=lambda _: {"value": "3"},
     ),
     case(
         _START,

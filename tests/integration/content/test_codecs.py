@@ -79,6 +79,36 @@ async def test_everybody_is_in_every_container(client: Client) -> None:
     assert {each.encoder_delay_samples for each in select(files, M4A) + select(files, AAC, "pcmu")} == {UNIT}
 
 
+async def test_files_have_the_rate_and_channels_that_were_ordered(client: Client) -> None:
+    stage = Stage(client, "profile")
+    output = task_pb2.OutputSettings(
+        single_containers=[MP3, OGG, WAV, AAC, M4A],
+        mixed_containers=[WAV, M4A],
+        audio_sample_rate_hz=16_000,
+        audio_channels=2,
+        audio_bitrate_bps=48_000,
+    )
+    output.segment_duration.FromSeconds(2)
+    await stage.record(task_pb2.RECORD_MODE_SINGLE_AND_MIXED, output=output)
+    opus, units = Speaker("opus", 300, OPUS), Speaker("aac", 800, Sound(media_pb2.CODEC_AAC, rate=44_100))
+    await stage.join(opus, units)
+    await stage.talk(2.4, opus)
+    await stage.talk(1.0, units)
+    files = await stage.end()
+    check_files(files)
+    passed = {("opus", OGG): (48_000, 1), ("aac", AAC): (44_100, 1), ("aac", M4A): (44_100, 1)}
+    for each in files:
+        wanted = passed.get((each.user_id, each.container), (16_000, 2))
+        assert (each.sample_rate_hz, each.channels) == wanted, each
+    for container in (MP3, WAV, AAC, M4A):
+        for speaker in (opus, units):
+            assert_heard(select(files, container, speaker.user_id), spoken_by([speaker]))
+    for container in (WAV, M4A):
+        mixed = select(files, container)
+        assert len(mixed) == 2
+        assert_heard(mixed, spoken_by([opus, units]))
+
+
 async def test_what_is_joined_is_the_whole(client: Client) -> None:
     signals = {
         "voice": tone(300, JOINED_SECONDS) + noise(JOINED_SECONDS, seed=1, peak=300),

@@ -29,7 +29,7 @@ from roomtape.v1 import media_pb2 as roomtape_dot_v1_dot_media__pb2
 from roomtape.v1 import segment_pb2 as roomtape_dot_v1_dot_segment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16roomtape/v1/task.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17roomtape/v1/media.proto\x1a\x19roomtape/v1/segment.proto\"X\n\nUserFilter\x12$\n\x0e\x61llow_user_ids\x18\x01 \x03(\tR\x0c\x61llowUserIds\x12$\n\x0e\x62lock_user_ids\x18\x02 \x03(\tR\x0c\x62lockUserIds\"=\n\x0cSubscription\x12-\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x17.roomtape.v1.UserFilterR\x05\x61udio\"\xc3\x02\n\x0eOutputSettings\x12\x43\n\x11single_containers\x18\x01 \x03(\x0e\x32\x16.roomtape.v1.ContainerR\x10singleContainers\x12\x41\n\x10mixed_containers\x18\x02 \x03(\x0e\x32\x16.roomtape.v1.ContainerR\x0fmixedContainers\x12\x44\n\x10segment_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0fsegmentDuration\x12*\n\x11\x61udio_bitrate_bps\x18\x04 \x01(\x05R\x0f\x61udioBitrateBps\x12\x37\n\tretention\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\tretention\"\xca\x05\n\x04Task\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x15\n\x06\x61pp_id\x18\x02 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x03 \x01(\tR\x06roomId\x12$\n\x0e\x63lient_task_id\x18\x04 \x01(\tR\x0c\x63lientTaskId\x12+\n\x04mode\x18\x05 \x01(\x0e\x32\x17.roomtape.v1.RecordModeR\x04mode\x12=\n\x0csubscription\x18\x06 \x01(\x0b\x32\x19.roomtape.v1.SubscriptionR\x0csubscription\x12\x33\n\x06output\x18\x07 \x01(\x0b\x32\x1b.roomtape.v1.OutputSettingsR\x06output\x12,\n\x05state\x18\x08 \x01(\x0e\x32\x16.roomtape.v1.TaskStateR\x05state\x12\x38\n\x0bstop_reason\x18\t \x01(\x0e\x32\x17.roomtape.v1.StopReasonR\nstopReason\x12\x35\n\x06labels\x18\n \x03(\x0b\x32\x1d.roomtape.v1.Task.LabelsEntryR\x06labels\x12\x39\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x37\n\tstop_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08stopTime\x12?\n\rcomplete_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x63ompleteTime\x12#\n\rtask_sequence\x18\x0e \x01(\x03R\x0ctaskSequence\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xaa\x03\n\x12StartRecordRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x02 \x01(\tR\x06roomId\x12+\n\x04mode\x18\x03 \x01(\x0e\x32\x17.roomtape.v1.RecordModeR\x04mode\x12=\n\x0csubscription\x18\x04 \x01(\x0b\x32\x19.roomtape.v1.SubscriptionR\x0csubscription\x12\x33\n\x06output\x18\x05 \x01(\x0b\x32\x1b.roomtape.v1.OutputSettingsR\x06output\x12$\n\x0e\x63lient_task_id\x18\x06 \x01(\tR\x0c\x63lientTaskId\x12\x43\n\x06labels\x18\x07 \x03(\x0b\x32+.roomtape.v1.StartRecordRequest.LabelsEntryR\x06labels\x12\x1d\n\nrequest_id\x18\x08 \x01(\tR\trequestId\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"_\n\x13StartRecordResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"b\n\x11StopRecordRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\";\n\x12StopRecordResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\"\x91\x02\n\x17ModifyRecordInfoRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\x12+\n\x04mode\x18\x03 \x01(\x0e\x32\x17.roomtape.v1.RecordModeR\x04mode\x12=\n\x0csubscription\x18\x04 \x01(\x0b\x32\x19.roomtape.v1.SubscriptionR\x0csubscription\x12;\n\x0bupdate_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\"A\n\x18ModifyRecordInfoResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\"I\n\x17\x44\x65scribeTaskInfoRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x02 \x01(\tR\x06roomId\"C\n\x18\x44\x65scribeTaskInfoResponse\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x11.roomtape.v1.TaskR\x05tasks\"K\n\x19\x44\x65scribeRecordInfoRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\"\xad\x01\n\x1a\x44\x65scribeRecordInfoResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\x12\x36\n\nrecordings\x18\x02 \x03(\x0b\x32\x16.roomtape.v1.RecordingR\nrecordings\x12\x30\n\x08segments\x18\x03 \x03(\x0b\x32\x14.roomtape.v1.SegmentR\x08segments\"\xae\x01\n\x10ListTasksRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x02 \x01(\tR\x06roomId\x12.\n\x06states\x18\x03 \x03(\x0e\x32\x16.roomtape.v1.TaskStateR\x06states\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\"\x87\x01\n\x11ListTasksResponse\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x11.roomtape.v1.TaskR\x05tasks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken*z\n\nRecordMode\x12\x1b\n\x17RECORD_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12RECORD_MODE_SINGLE\x10\x01\x12\x15\n\x11RECORD_MODE_MIXED\x10\x02\x12 \n\x1cRECORD_MODE_SINGLE_AND_MIXED\x10\x03*\xba\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATE_WAITING\x10\x01\x12\x18\n\x14TASK_STATE_RECORDING\x10\x02\x12\x13\n\x0fTASK_STATE_IDLE\x10\x03\x12\x19\n\x15TASK_STATE_FINALIZING\x10\x04\x12\x18\n\x14TASK_STATE_COMPLETED\x10\x05\x12\x15\n\x11TASK_STATE_FAILED\x10\x06*y\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTOP_REASON_API\x10\x01\x12\x1b\n\x17STOP_REASON_ROOM_CLOSED\x10\x02\x12\x1c\n\x18STOP_REASON_IDLE_TIMEOUT\x10\x03\x32\xa8\x04\n\x10RecordingService\x12P\n\x0bStartRecord\x12\x1f.roomtape.v1.StartRecordRequest\x1a .roomtape.v1.StartRecordResponse\x12M\n\nStopRecord\x12\x1e.roomtape.v1.StopRecordRequest\x1a\x1f.roomtape.v1.StopRecordResponse\x12_\n\x10ModifyRecordInfo\x12$.roomtape.v1.ModifyRecordInfoRequest\x1a%.roomtape.v1.ModifyRecordInfoResponse\x12_\n\x10\x44\x65scribeTaskInfo\x12$.roomtape.v1.DescribeTaskInfoRequest\x1a%.roomtape.v1.DescribeTaskInfoResponse\x12\x65\n\x12\x44\x65scribeRecordInfo\x12&.roomtape.v1.DescribeRecordInfoRequest\x1a\'.roomtape.v1.DescribeRecordInfoResponse\x12J\n\tListTasks\x12\x1d.roomtape.v1.ListTasksRequest\x1a\x1e.roomtape.v1.ListTasksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16roomtape/v1/task.proto\x12\x0broomtape.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17roomtape/v1/media.proto\x1a\x19roomtape/v1/segment.proto\"X\n\nUserFilter\x12$\n\x0e\x61llow_user_ids\x18\x01 \x03(\tR\x0c\x61llowUserIds\x12$\n\x0e\x62lock_user_ids\x18\x02 \x03(\tR\x0c\x62lockUserIds\"=\n\x0cSubscription\x12-\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x17.roomtape.v1.UserFilterR\x05\x61udio\"\x9b\x03\n\x0eOutputSettings\x12\x43\n\x11single_containers\x18\x01 \x03(\x0e\x32\x16.roomtape.v1.ContainerR\x10singleContainers\x12\x41\n\x10mixed_containers\x18\x02 \x03(\x0e\x32\x16.roomtape.v1.ContainerR\x0fmixedContainers\x12\x44\n\x10segment_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0fsegmentDuration\x12*\n\x11\x61udio_bitrate_bps\x18\x04 \x01(\x05R\x0f\x61udioBitrateBps\x12\x37\n\tretention\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\tretention\x12/\n\x14\x61udio_sample_rate_hz\x18\x06 \x01(\x05R\x11\x61udioSampleRateHz\x12%\n\x0e\x61udio_channels\x18\x07 \x01(\x05R\raudioChannels\"\xca\x05\n\x04Task\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x15\n\x06\x61pp_id\x18\x02 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x03 \x01(\tR\x06roomId\x12$\n\x0e\x63lient_task_id\x18\x04 \x01(\tR\x0c\x63lientTaskId\x12+\n\x04mode\x18\x05 \x01(\x0e\x32\x17.roomtape.v1.RecordModeR\x04mode\x12=\n\x0csubscription\x18\x06 \x01(\x0b\x32\x19.roomtape.v1.SubscriptionR\x0csubscription\x12\x33\n\x06output\x18\x07 \x01(\x0b\x32\x1b.roomtape.v1.OutputSettingsR\x06output\x12,\n\x05state\x18\x08 \x01(\x0e\x32\x16.roomtape.v1.TaskStateR\x05state\x12\x38\n\x0bstop_reason\x18\t \x01(\x0e\x32\x17.roomtape.v1.StopReasonR\nstopReason\x12\x35\n\x06labels\x18\n \x03(\x0b\x32\x1d.roomtape.v1.Task.LabelsEntryR\x06labels\x12\x39\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x37\n\tstop_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08stopTime\x12?\n\rcomplete_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x63ompleteTime\x12#\n\rtask_sequence\x18\x0e \x01(\x03R\x0ctaskSequence\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xaa\x03\n\x12StartRecordRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x02 \x01(\tR\x06roomId\x12+\n\x04mode\x18\x03 \x01(\x0e\x32\x17.roomtape.v1.RecordModeR\x04mode\x12=\n\x0csubscription\x18\x04 \x01(\x0b\x32\x19.roomtape.v1.SubscriptionR\x0csubscription\x12\x33\n\x06output\x18\x05 \x01(\x0b\x32\x1b.roomtape.v1.OutputSettingsR\x06output\x12$\n\x0e\x63lient_task_id\x18\x06 \x01(\tR\x0c\x63lientTaskId\x12\x43\n\x06labels\x18\x07 \x03(\x0b\x32+.roomtape.v1.StartRecordRequest.LabelsEntryR\x06labels\x12\x1d\n\nrequest_id\x18\x08 \x01(\tR\trequestId\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"_\n\x13StartRecordResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"b\n\x11StopRecordRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\";\n\x12StopRecordResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\"\x91\x02\n\x17ModifyRecordInfoRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\x12+\n\x04mode\x18\x03 \x01(\x0e\x32\x17.roomtape.v1.RecordModeR\x04mode\x12=\n\x0csubscription\x18\x04 \x01(\x0b\x32\x19.roomtape.v1.SubscriptionR\x0csubscription\x12;\n\x0bupdate_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\"A\n\x18ModifyRecordInfoResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\"I\n\x17\x44\x65scribeTaskInfoRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x02 \x01(\tR\x06roomId\"C\n\x18\x44\x65scribeTaskInfoResponse\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x11.roomtape.v1.TaskR\x05tasks\"K\n\x19\x44\x65scribeRecordInfoRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\"\xad\x01\n\x1a\x44\x65scribeRecordInfoResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x11.roomtape.v1.TaskR\x04task\x12\x36\n\nrecordings\x18\x02 \x03(\x0b\x32\x16.roomtape.v1.RecordingR\nrecordings\x12\x30\n\x08segments\x18\x03 \x03(\x0b\x32\x14.roomtape.v1.SegmentR\x08segments\"\xae\x01\n\x10ListTasksRequest\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\x17\n\x07room_id\x18\x02 \x01(\tR\x06roomId\x12.\n\x06states\x18\x03 \x03(\x0e\x32\x16.roomtape.v1.TaskStateR\x06states\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\"\x87\x01\n\x11ListTasksResponse\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x11.roomtape.v1.TaskR\x05tasks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken*z\n\nRecordMode\x12\x1b\n\x17RECORD_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12RECORD_MODE_SINGLE\x10\x01\x12\x15\n\x11RECORD_MODE_MIXED\x10\x02\x12 \n\x1cRECORD_MODE_SINGLE_AND_MIXED\x10\x03*\xba\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATE_WAITING\x10\x01\x12\x18\n\x14TASK_STATE_RECORDING\x10\x02\x12\x13\n\x0fTASK_STATE_IDLE\x10\x03\x12\x19\n\x15TASK_STATE_FINALIZING\x10\x04\x12\x18\n\x14TASK_STATE_COMPLETED\x10\x05\x12\x15\n\x11TASK_STATE_FAILED\x10\x06*y\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTOP_REASON_API\x10\x01\x12\x1b\n\x17STOP_REASON_ROOM_CLOSED\x10\x02\x12\x1c\n\x18STOP_REASON_IDLE_TIMEOUT\x10\x03\x32\xa8\x04\n\x10RecordingService\x12P\n\x0bStartRecord\x12\x1f.roomtape.v1.StartRecordRequest\x1a .roomtape.v1.StartRecordResponse\x12M\n\nStopRecord\x12\x1e.roomtape.v1.StopRecordRequest\x1a\x1f.roomtape.v1.StopRecordResponse\x12_\n\x10ModifyRecordInfo\x12$.roomtape.v1.ModifyRecordInfoRequest\x1a%.roomtape.v1.ModifyRecordInfoResponse\x12_\n\x10\x44\x65scribeTaskInfo\x12$.roomtape.v1.DescribeTaskInfoRequest\x1a%.roomtape.v1.DescribeTaskInfoResponse\x12\x65\n\x12\x44\x65scribeRecordInfo\x12&.roomtape.v1.DescribeRecordInfoRequest\x1a\'.roomtape.v1.DescribeRecordInfoResponse\x12J\n\tListTasks\x12\x1d.roomtape.v1.ListTasksRequest\x1a\x1e.roomtape.v1.ListTasksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,48 +40,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASK_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_STARTRECORDREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_STARTRECORDREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_RECORDMODE']._serialized_start=3128
-  _globals['_RECORDMODE']._serialized_end=3250
-  _globals['_TASKSTATE']._serialized_start=3253
-  _globals['_TASKSTATE']._serialized_end=3439
-  _globals['_STOPREASON']._serialized_start=3441
-  _globals['_STOPREASON']._serialized_end=3562
+  _globals['_RECORDMODE']._serialized_start=3216
+  _globals['_RECORDMODE']._serialized_end=3338
+  _globals['_TASKSTATE']._serialized_start=3341
+  _globals['_TASKSTATE']._serialized_end=3527
+  _globals['_STOPREASON']._serialized_start=3529
+  _globals['_STOPREASON']._serialized_end=3650
   _globals['_USERFILTER']._serialized_start=190
   _globals['_USERFILTER']._serialized_end=278
   _globals['_SUBSCRIPTION']._serialized_start=280
   _globals['_SUBSCRIPTION']._serialized_end=341
   _globals['_OUTPUTSETTINGS']._serialized_start=344
-  _globals['_OUTPUTSETTINGS']._serialized_end=667
-  _globals['_TASK']._serialized_start=670
-  _globals['_TASK']._serialized_end=1384
-  _globals['_TASK_LABELSENTRY']._serialized_start=1327
-  _globals['_TASK_LABELSENTRY']._serialized_end=1384
-  _globals['_STARTRECORDREQUEST']._serialized_start=1387
-  _globals['_STARTRECORDREQUEST']._serialized_end=1813
-  _globals['_STARTRECORDREQUEST_LABELSENTRY']._serialized_start=1327
-  _globals['_STARTRECORDREQUEST_LABELSENTRY']._serialized_end=1384
-  _globals['_STARTRECORDRESPONSE']._serialized_start=1815
-  _globals['_STARTRECORDRESPONSE']._serialized_end=1910
-  _globals['_STOPRECORDREQUEST']._serialized_start=1912
-  _globals['_STOPRECORDREQUEST']._serialized_end=2010
-  _globals['_STOPRECORDRESPONSE']._serialized_start=2012
-  _globals['_STOPRECORDRESPONSE']._serialized_end=2071
-  _globals['_MODIFYRECORDINFOREQUEST']._serialized_start=2074
-  _globals['_MODIFYRECORDINFOREQUEST']._serialized_end=2347
-  _globals['_MODIFYRECORDINFORESPONSE']._serialized_start=2349
-  _globals['_MODIFYRECORDINFORESPONSE']._serialized_end=2414
-  _globals['_DESCRIBETASKINFOREQUEST']._serialized_start=2416
-  _globals['_DESCRIBETASKINFOREQUEST']._serialized_end=2489
-  _globals['_DESCRIBETASKINFORESPONSE']._serialized_start=2491
-  _globals['_DESCRIBETASKINFORESPONSE']._serialized_end=2558
-  _globals['_DESCRIBERECORDINFOREQUEST']._serialized_start=2560
-  _globals['_DESCRIBERECORDINFOREQUEST']._serialized_end=2635
-  _globals['_DESCRIBERECORDINFORESPONSE']._serialized_start=2638
-  _globals['_DESCRIBERECORDINFORESPONSE']._serialized_end=2811
-  _globals['_LISTTASKSREQUEST']._serialized_start=2814
-  _globals['_LISTTASKSREQUEST']._serialized_end=2988
-  _globals['_LISTTASKSRESPONSE']._serialized_start=2991
-  _globals['_LISTTASKSRESPONSE']._serialized_end=3126
-  _globals['_RECORDINGSERVICE']._serialized_start=3565
-  _globals['_RECORDINGSERVICE']._serialized_end=4117
+  _globals['_OUTPUTSETTINGS']._serialized_end=755
+  _globals['_TASK']._serialized_start=758
+  _globals['_TASK']._serialized_end=1472
+  _globals['_TASK_LABELSENTRY']._serialized_start=1415
+  _globals['_TASK_LABELSENTRY']._serialized_end=1472
+  _globals['_STARTRECORDREQUEST']._serialized_start=1475
+  _globals['_STARTRECORDREQUEST']._serialized_end=1901
+  _globals['_STARTRECORDREQUEST_LABELSENTRY']._serialized_start=1415
+  _globals['_STARTRECORDREQUEST_LABELSENTRY']._serialized_end=1472
+  _globals['_STARTRECORDRESPONSE']._serialized_start=1903
+  _globals['_STARTRECORDRESPONSE']._serialized_end=1998
+  _globals['_STOPRECORDREQUEST']._serialized_start=2000
+  _globals['_STOPRECORDREQUEST']._serialized_end=2098
+  _globals['_STOPRECORDRESPONSE']._serialized_start=2100
+  _globals['_STOPRECORDRESPONSE']._serialized_end=2159
+  _globals['_MODIFYRECORDINFOREQUEST']._serialized_start=2162
+  _globals['_MODIFYRECORDINFOREQUEST']._serialized_end=2435
+  _globals['_MODIFYRECORDINFORESPONSE']._serialized_start=2437
+  _globals['_MODIFYRECORDINFORESPONSE']._serialized_end=2502
+  _globals['_DESCRIBETASKINFOREQUEST']._serialized_start=2504
+  _globals['_DESCRIBETASKINFOREQUEST']._serialized_end=2577
+  _globals['_DESCRIBETASKINFORESPONSE']._serialized_start=2579
+  _globals['_DESCRIBETASKINFORESPONSE']._serialized_end=2646
+  _globals['_DESCRIBERECORDINFOREQUEST']._serialized_start=2648
+  _globals['_DESCRIBERECORDINFOREQUEST']._serialized_end=2723
+  _globals['_DESCRIBERECORDINFORESPONSE']._serialized_start=2726
+  _globals['_DESCRIBERECORDINFORESPONSE']._serialized_end=2899
+  _globals['_LISTTASKSREQUEST']._serialized_start=2902
+  _globals['_LISTTASKSREQUEST']._serialized_end=3076
+  _globals['_LISTTASKSRESPONSE']._serialized_start=3079
+  _globals['_LISTTASKSRESPONSE']._serialized_end=3214
+  _globals['_RECORDINGSERVICE']._serialized_start=3653
+  _globals['_RECORDINGSERVICE']._serialized_end=4205
 # @@protoc_insertion_point(module_scope)

@@ -187,10 +187,18 @@ class OutputSettings(_message.Message):
     SEGMENT_DURATION_FIELD_NUMBER: _builtins.int
     AUDIO_BITRATE_BPS_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    AUDIO_SAMPLE_RATE_HZ_FIELD_NUMBER: _builtins.int
+    AUDIO_CHANNELS_FIELD_NUMBER: _builtins.int
     audio_bitrate_bps: _builtins.int
     """Bits a second of what is encoded: 32000 to 320000, with MP3 one that MPEG-1 layer III has, with AAC and M4A alone
     any from 16000. What the sample rate can't have becomes the next that it can. Default 64000.
     """
+    audio_sample_rate_hz: _builtins.int
+    """Samples a second of the files: 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100 or 48000. What passes
+    untouched keeps its own. Default: the track's; of the mix 48000.
+    """
+    audio_channels: _builtins.int
+    """Channels of the files: 1 or 2. What passes untouched keeps its own. Default: the track's; of the mix 1."""
     @_builtins.property
     def single_containers(self) -> _containers.RepeatedScalarFieldContainer[_media_pb2.Container.ValueType]:
         """Containers of the single recordings, written side by side, each at most once. OGG is left out for tracks that are
@@ -219,10 +227,12 @@ class OutputSettings(_message.Message):
         segment_duration: _duration_pb2.Duration | None = ...,
         audio_bitrate_bps: _builtins.int = ...,
         retention: _duration_pb2.Duration | None = ...,
+        audio_sample_rate_hz: _builtins.int = ...,
+        audio_channels: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention", "segment_duration", b"segment_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bitrate_bps", b"audio_bitrate_bps", "mixed_containers", b"mixed_containers", "retention", b"retention", "segment_duration", b"segment_duration", "single_containers", b"single_containers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bitrate_bps", b"audio_bitrate_bps", "audio_channels", b"audio_channels", "audio_sample_rate_hz", b"audio_sample_rate_hz", "mixed_containers", b"mixed_containers", "retention", b"retention", "segment_duration", b"segment_duration", "single_containers", b"single_containers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

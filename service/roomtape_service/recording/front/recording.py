@@ -23,6 +23,8 @@ class RecordingFacts:
     mute_ends_segment: bool
     break_wait_ns: int
     from_ns: int
+    sample_rate: int = 0
+    channels: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +101,8 @@ class FeedRecording:
             mute_ends_segment=facts.mute_ends_segment,
             break_wait_ns=facts.break_wait_ns,
             from_ns=facts.from_ns,
+            sample_rate=facts.sample_rate,
+            channels=facts.channels,
             resume=dict(self.resume),
             position_ns=self.position_ns,
             ended_ns=self.ended_ns,
