@@ -36,8 +36,8 @@ _CONNECTIONS = 64
 _IDLE_CLIENTS = 32
 # Of the event loop, in which it notices that connections were shut down, and closes them.
 _LAST_TURNS = 4
-# botocore would put its own together from fifteen fields, twice for each request: nearly a tenth of what a part costs the
-# event loop.
+# botocore would put its own together from fifteen fields, twice for each request: nearly a tenth of what a part costs
+# the event loop.
 _USER_AGENT = f"roomtape/{metadata.version('roomtape-service')}"
 
 
