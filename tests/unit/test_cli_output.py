@@ -163,6 +163,14 @@ def actions() -> list[list[str]]:
         ["watch", "--snapshot"],
         ["events", "list"],
         ["events", "list", "--follow"],
+        ["webhooks", "create", "https://hooks.example.com"],
+        ["webhooks", "get", "w"],
+        ["webhooks", "list"],
+        ["webhooks", "update", "w", "--url", "https://hooks.example.com"],
+        ["webhooks", "delete", "w"],
+        ["webhooks", "rotate-key", "w"],
+        ["webhooks", "deliveries", "w"],
+        ["webhooks", "resend", "w"],
     ]
 
 
