@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +23,7 @@ from roomtape_service.storage.store import (
 from roomtape_service.storage.stores import Stores
 from tests.support.rclone import Loopback, RcloneServer
 from tests.support.stores import disk_settings, make_stores, rclone_settings, weed_settings
+from tests.support.waiting import eventually
 from tests.support.weed import WeedServer
 
 TYPE = "audio/mpeg"
@@ -184,3 +187,42 @@ async def test_what_the_users_bucket_refuses(
             await call
         assert caught.value.code == code
         assert settings.object_store.credentials.secret_access_key.value not in caught.value.message.split()
+
+
+async def test_a_disk_that_hangs_keeps_nobody_else_waiting(stores: Stores, tmp_path: Path) -> None:
+    """Reading a pipe to which nobody writes takes for ever."""
+    store = stores.disk("hangs")
+    folder = tmp_path / "files" / "hangs"
+    folder.mkdir(parents=True)
+    pipes = [folder / f"{number}" for number in range(64)]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    reading = [asyncio.create_task(store.read(pipe.name, 0, 1)) for pipe in pipes]
+    # All of them are begun before anybody else comes.
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(20):
+            assert await asyncio.to_thread(folder.is_dir)
+    finally:
+        letting_go = asyncio.create_task(_let_go(pipes, reading))
+        # What comes of them does not matter: no pipe can be read from a place.
+        await asyncio.gather(*reading, return_exceptions=True)
+        await letting_go
+
+
+async def _let_go(pipes: Sequence[Path], reading: Sequence["asyncio.Task[bytes]"]) -> None:
+    """Opens each to be written once somebody waits for that."""
+    for pipe, task in zip(pipes, reading, strict=True):
+        await eventually(partial(_is_let_go, pipe, task), "somebody reads the pipe")
+
+
+def _is_let_go(pipe: Path, task: "asyncio.Task[bytes]") -> bool:
+    if task.done():
+        return True
+    try:
+        descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        # Nobody has opened it to read yet.
+        return False
+    os.close(descriptor)
+    return True

@@ -6,7 +6,9 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -52,7 +54,9 @@ class DiskStore:
     An object appears whole or not at all, also through a crash: it is written beside, synced, and renamed.
     """
 
-    def __init__(self, root: Path, folder: str) -> None:
+    def __init__(self, root: Path, folder: str, threads: Executor | None = None) -> None:
+        """`threads` are what its calls run in: a disk that hangs keeps those, and nobody else's."""
+        self._threads = threads
         self.folder = folder
         self._top = root / folder
         self._parts = DiskParts(self._top / _PARTS)
@@ -80,43 +84,43 @@ class DiskStore:
         with suppress(OSError):
             size_bytes = source.stat().st_size
         seconds = _CALL_SECONDS + size_bytes / _LEAST_BYTES_PER_SECOND
-        return await _in_thread(self._put, seconds, key, source, target, sha256)
+        return await self._in_thread(self._put, seconds, key, source, target, sha256)
 
     async def put_bytes(self, key: str, data: bytes, content_type: str) -> StoredObject:
-        return await _in_thread(self._put_bytes, _CALL_SECONDS, key, data, self.path(key))
+        return await self._in_thread(self._put_bytes, _CALL_SECONDS, key, data, self.path(key))
 
     async def begin_parts(self, key: str, content_type: str, *, part_bytes: int = PART_BYTES) -> str:
         self.path(key)
-        return await _in_thread(self._parts.begin, _CALL_SECONDS, key, part_bytes)
+        return await self._in_thread(self._parts.begin, _CALL_SECONDS, key, part_bytes)
 
     async def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> str:
         seconds = _CALL_SECONDS + len(data) / _LEAST_BYTES_PER_SECOND
-        return await _in_thread(self._parts.put, seconds, key, upload_id, number, data)
+        return await self._in_thread(self._parts.put, seconds, key, upload_id, number, data)
 
     async def complete_parts(
         self, key: str, upload_id: str, tags: Mapping[int, str], size_bytes: int
     ) -> StoredObject:
-        return await _in_thread(
+        return await self._in_thread(
             self._complete, _CALL_SECONDS, key, upload_id, tags, size_bytes, self.path(key)
         )
 
     async def abort_parts(self, key: str, upload_id: str) -> None:
-        await _in_thread(self._parts.abort, _CALL_SECONDS, key, upload_id)
+        await self._in_thread(self._parts.abort, _CALL_SECONDS, key, upload_id)
 
     async def list_parts_begun(self, key_prefix: str) -> Sequence[BegunParts]:
-        return await _in_thread(self._parts.begun, _CALL_SECONDS, key_prefix)
+        return await self._in_thread(self._parts.begun, _CALL_SECONDS, key_prefix)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[StoredObject]:
-        return await _in_thread(self._list, _CALL_SECONDS, prefix, after, limit)
+        return await self._in_thread(self._list, _CALL_SECONDS, prefix, after, limit)
 
     async def head(self, key: str) -> StoredObject:
-        return await _in_thread(self._head, _CALL_SECONDS, key, self.path(key))
+        return await self._in_thread(self._head, _CALL_SECONDS, key, self.path(key))
 
     async def read(self, key: str, start: int, length: int) -> bytes:
-        return await _in_thread(self._read, _CALL_SECONDS, key, self.path(key), start, length)
+        return await self._in_thread(self._read, _CALL_SECONDS, key, self.path(key), start, length)
 
     async def delete(self, key: str) -> None:
-        await _in_thread(self._delete, _CALL_SECONDS, self.path(key))
+        await self._in_thread(self._delete, _CALL_SECONDS, self.path(key))
 
     async def playback_url(self, key: str, lifetime_seconds: int, headers: Mapping[str, str]) -> str | None:
         return None
@@ -126,7 +130,25 @@ class DiskStore:
 
         Multipart uploads stay: they go on after a restart.
         """
-        await _in_thread(self._remove_stale_parts, _CALL_SECONDS, now_seconds)
+        await self._in_thread(self._remove_stale_parts, _CALL_SECONDS, now_seconds)
+
+    async def _in_thread(self, call: Callable[P, T], seconds: float, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            async with asyncio.timeout(seconds):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, partial(call, *args, **kwargs))
+        except TimeoutError as error:
+            raise StoreUnavailable("Timeout", f"The disk did not answer within {seconds:.0f} s.") from error
+        except OSError as error:
+            code = errno.errorcode.get(error.errno or 0, "EIO")
+            text = f"{error.filename or 'The disk'}: {error.strerror or error}."
+            if error.errno in _FULL:
+                raise StoreFull(code, f"{text} Make room on the disk of the storage root.") from error
+            if error.errno in _FORBIDDEN:
+                raise PermissionRefused(
+                    code, f"{text} Let the server's user write below the storage root."
+                ) from error
+            raise StoreUnavailable(code, f"{text} It is tried again by itself.") from error
 
     def _put(self, key: str, source: Path, target: Path, sha256: str) -> StoredObject:
         part = self._new_part(key)
@@ -267,24 +289,6 @@ def _walk(folder: Path, base: str, prefix: str, after: str) -> Iterator[tuple[st
                 yield from _walk(folder / name, key, prefix, after)
         elif key.startswith(prefix) and os.fsencode(key) > os.fsencode(after):
             yield key, folder / name
-
-
-async def _in_thread(call: Callable[P, T], seconds: float, *args: P.args, **kwargs: P.kwargs) -> T:
-    try:
-        async with asyncio.timeout(seconds):
-            return await asyncio.to_thread(call, *args, **kwargs)
-    except TimeoutError as error:
-        raise StoreUnavailable("Timeout", f"The disk did not answer within {seconds:.0f} s.") from error
-    except OSError as error:
-        code = errno.errorcode.get(error.errno or 0, "EIO")
-        text = f"{error.filename or 'The disk'}: {error.strerror or error}."
-        if error.errno in _FULL:
-            raise StoreFull(code, f"{text} Make room on the disk of the storage root.") from error
-        if error.errno in _FORBIDDEN:
-            raise PermissionRefused(
-                code, f"{text} Let the server's user write below the storage root."
-            ) from error
-        raise StoreUnavailable(code, f"{text} It is tried again by itself.") from error
 
 
 @contextmanager

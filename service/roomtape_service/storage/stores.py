@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ MEMORY_BYTES = 40 << 20
 """Parts in memory, of all uploads together: 5 at once. With the clients' copies about three times that is used."""
 
 _DISK = "disk:"
+# Each copies a file at a time; those of a disk that hangs stay in its calls.
+_DISK_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Stores:
         randomness: random.Random | None = None,
     ) -> None:
         self._root = root
+        self._disk_threads = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk-store")
         self._secret_box = secret_box
         self._clients = clients or S3Clients()
         self._sources = sources or CredentialSources()
@@ -110,7 +114,7 @@ class Stores:
 
     def disk(self, folder: str) -> DiskStore:
         """The folder below the root."""
-        return DiskStore(self._root, folder)
+        return DiskStore(self._root, folder, self._disk_threads)
 
     def offer(self, app_id: str) -> Offer:
         """What settings of the application may make use of."""
@@ -185,6 +189,7 @@ class Stores:
         """Closes the connections; calls that are running fail."""
         await self._clients.aclose()
         await self._kinds.aclose()
+        self._disk_threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _folders(root: Path) -> list[str]:
