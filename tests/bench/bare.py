@@ -1,7 +1,8 @@
 """The least that grpc.aio needs to answer a call, or to tell many watchers: `python -m tests.bench.bare`.
 
 It prints its port, and serves until stdin ends. `Echo` answers with what it got; `Watch` streams every message that
-`Tell` brings. Like the node it runs on uvloop; it checks nothing, logs nothing and keeps nothing.
+`Tell` brings; `Replay` streams as many messages of such a size as its request says. Like the node it runs on uvloop; it
+checks nothing, logs nothing and keeps nothing.
 """
 
 import asyncio
@@ -18,10 +19,11 @@ from grpc import aio
 
 from roomtape.v1 import task_pb2
 
-__all__ = ["ECHO", "TELL", "WATCH"]
+__all__ = ["ECHO", "REPLAY", "TELL", "WATCH"]
 
 _SERVICE = "bench.Bare"
 ECHO = f"/{_SERVICE}/Echo"
+REPLAY = f"/{_SERVICE}/Replay"
 TELL = f"/{_SERVICE}/Tell"
 WATCH = f"/{_SERVICE}/Watch"
 
@@ -58,6 +60,12 @@ class _Bare:
             told = self._told
             yield self._message
 
+    async def replay(self, request: bytes, context: aio.ServicerContext[bytes, bytes]) -> None:
+        messages, size = (int(word) for word in request.split())
+        message = b"\0" * size
+        for _ in range(messages):
+            await context.write(message)
+
 
 async def _serve() -> None:
     bare = _Bare()
@@ -70,6 +78,7 @@ async def _serve() -> None:
         ),
         "Tell": grpc.unary_unary_rpc_method_handler(bare.tell),
         "Watch": grpc.unary_stream_rpc_method_handler(bare.watch),
+        "Replay": grpc.unary_stream_rpc_method_handler(bare.replay),
     }
     server.add_registered_method_handlers(_SERVICE, handlers)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
