@@ -1,6 +1,7 @@
 """When deliveries are tried again."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -30,7 +31,7 @@ def attempts(schedule: Schedule, dice: random.Random, attempt_seconds: float = 0
 
 def test_our_waits_double_from_a_second_to_ten_minutes_and_end_with_the_day() -> None:
     began = attempts(OURS, Highest())
-    waits = [after - before for before, after in zip(began, began[1:], strict=False)]
+    waits = [after - before for before, after in pairwise(began)]
     assert waits[:11] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600]
     assert set(waits[11:-1]) == {600}
     assert began[-1] == 24 * 3600
@@ -39,7 +40,7 @@ def test_our_waits_double_from_a_second_to_ten_minutes_and_end_with_the_day() ->
 @pytest.mark.parametrize("seed", range(20))
 def test_our_waits_are_random_and_the_last_attempt_is_made_when_the_day_ends(seed: int) -> None:
     began = attempts(OURS, random.Random(seed), attempt_seconds=0.5)
-    waits = [after - before - 0.5 for before, after in zip(began, began[1:], strict=False)]
+    waits = [after - before - 0.5 for before, after in pairwise(began)]
     assert all(0 <= wait <= min(2**doublings, 600) for doublings, wait in enumerate(waits))
     assert len(set(waits)) > len(waits) // 2
     assert began[-1] == 24 * 3600
