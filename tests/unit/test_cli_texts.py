@@ -70,7 +70,7 @@ def test_what_is_no_time() -> None:
 
 def test_enums_have_short_names() -> None:
     assert enums.names(task_pb2.RecordMode.DESCRIPTOR) == ["single", "mixed", "single-and-mixed"]
-    assert enums.names(media_pb2.Container.DESCRIPTOR) == ["mp3", "ogg", "wav"]
+    assert enums.names(media_pb2.Container.DESCRIPTOR) == ["mp3", "ogg", "wav", "aac", "m4a"]
     assert enums.names(storage_pb2.StorageVendor.DESCRIPTOR) == ["s3", "cos", "tos", "oss", "obs", "kodo"]
 
 
