@@ -24,7 +24,7 @@ from roomtape.v1 import (
     webhook_pb2_grpc,
 )
 from tests.faults.failpoint_file import FailpointFile
-from tests.support.receiver import Receiver, receiver
+from tests.support.receiver import Conduct, Receiver, receiver
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import eventually
 
@@ -137,6 +137,7 @@ def serving(folder: Path, failpoints: Path | None = None) -> AbstractAsyncContex
         "webhook_allowed_networks": "127.0.0.0/8",
         # On a busy machine nothing but a kill brings an event twice.
         "webhook_timeout_seconds": "60",
+        "drain_seconds": "1",
     }
     if failpoints is None:
         return running_server(folder / "data", environment={}, **allowed)
@@ -215,4 +216,26 @@ async def test_what_was_taken_and_not_stored_is_sent_again_and_what_was_stored_i
             log = await all_came(caller, hook, key)
             check(hook, key, log, 1)
             assert len(hook.receipts) - before == times + 1
+        await caller.aclose()
+
+
+async def test_a_server_stops_although_a_receiver_hangs_and_sends_again_what_had_no_answer(
+    tmp_path: Path,
+) -> None:
+    async with receiver() as hook, serving(tmp_path) as server:
+        caller = Caller(server.target)
+        key = (await caller.create_webhook(hook.url)).key.value
+        await caller.open_room("taken")
+        await more(hook, 1)
+        hook.conduct = lambda request, body: Conduct.HANG
+        await caller.open_room("hangs")
+        await caller.open_room("waits")
+        await eventually(lambda: hook.under_way == 1, "one is under way")
+        assert await server.stop() == 0
+        assert b"webhook_results_lost" not in server.log_path.read_bytes()
+        hook.conduct = lambda request, body: Conduct.TAKE
+        await server.start()
+        log = await all_came(caller, hook, key)
+        came = check(hook, key, log, 1)
+        assert sorted(came.values()) == [1, 1, 2]
         await caller.aclose()
