@@ -1,8 +1,10 @@
 """One attempt to deliver an event: signed now, with the webhook as it is now."""
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,6 +22,9 @@ __all__ = ["Attempt", "Attempts"]
 _DELIVERED = webhook_pb2.WEBHOOK_DELIVERY_STATE_DELIVERED
 _PENDING = webhook_pb2.WEBHOOK_DELIVERY_STATE_PENDING
 _DEAD = webhook_pb2.WEBHOOK_DELIVERY_STATE_DEAD
+
+_PARALLEL_READS: Final = 2
+"""Hundreds of attempts under way must not take the database's connections from callers."""
 
 _log = structlog.get_logger(__name__)
 
@@ -55,6 +60,7 @@ class Attempts:
         timeout_seconds: float,
     ) -> None:
         self._database = database
+        self._reads = asyncio.Semaphore(_PARALLEL_READS)
         self._sender = sender
         self._clock = clock
         self._random = randomness
@@ -121,4 +127,5 @@ class Attempts:
         async def read(connection: AsyncConnection) -> TaskFacts | None:
             return await read_facts(connection, event, need)
 
-        return await self._database.read(read)
+        async with self._reads:
+            return await self._database.read(read)

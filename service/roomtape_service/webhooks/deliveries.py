@@ -46,6 +46,8 @@ _BUSY_LANES: Final = 1024
 """Of a webhook in memory at most; results that wait for a slow disk hold up new deliveries."""
 _FOLLOWING: Final = 31
 """Deliveries of a long lane that are read ahead of their turn."""
+_PARALLEL_READS: Final = 2
+"""Hundreds of lanes under way must not take the database's connections from callers."""
 LONGEST_END_SECONDS: Final = 10.0
 """How long the end may wait for attempts that are under way."""
 
@@ -97,6 +99,7 @@ class Deliveries:
         self._attempts = Attempts(
             database, sender, clock, randomness or random.Random(), timeout_seconds=timeout_seconds
         )
+        self._reads = asyncio.Semaphore(_PARALLEL_READS)
         self._parallel = parallel
         self._endpoints: dict[str, Endpoint] = {}
         self._waiting: dict[str, Endpoint] = {}
@@ -331,7 +334,8 @@ class Deliveries:
         async def read(connection: AsyncConnection) -> Sequence[Due]:
             return await outbox.following(connection, due.webhook_id, due.task_id, due.sequence, _FOLLOWING)
 
-        return await self._database.read(read)
+        async with self._reads:
+            return await self._database.read(read)
 
     def _goes_on(self, endpoint: Endpoint) -> bool:
         return not self._is_closing and endpoint.webhook is not None and endpoint.running <= endpoint.limit
