@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from roomtape_service.recording import protocol
+from roomtape_service.recording.containers.aac_files import finish_aac, finish_m4a, m4a_format
+from roomtape_service.recording.containers.aac_writer import AacWriter
 from roomtape_service.recording.containers.mp3 import Mp3Writer, finish_mp3, frame_format
 from roomtape_service.recording.protocol import Container, TrackCodec
 from roomtape_service.storage.part import PART_BYTES, SETTLED_BYTES, settled_parts
@@ -110,4 +112,31 @@ def test_mp3_that_grows_is_final_but_for_its_tag(tmp_path: Path) -> None:
     writer.file.close()
     finish_mp3(str(path), size, samples, frame_format(rate, 2, bitrate))
     assert len(seen) > 5
+    assert all(_hash(path, end_bytes, head_bytes) == digest for end_bytes, digest in seen)
+
+
+@pytest.mark.parametrize("container", [Container.AAC, Container.M4A])
+def test_aac_that_grows_is_final_but_for_its_head(tmp_path: Path, container: Container) -> None:
+    path = tmp_path / "a"
+    rate, bitrate = 44_100, 320_000
+    writer = AacWriter(container, str(path), rate, 2, bitrate)
+    seen: list[tuple[int, str]] = []
+    head_bytes = 64
+    second = noise(1.0, rate, channels=2).tobytes()
+    for number in range(8):
+        if number % 4 == 3:
+            writer.add_silence(rate * 3)
+        else:
+            writer.add_pcm(second)
+        size = writer.cut(writer.ready)
+        seen.append((size, _hash(path, size, head_bytes)))
+    writer.end()
+    samples = writer.ready
+    size = writer.cut(samples)
+    writer.file.close()
+    if container is Container.M4A:
+        finish_m4a(str(path), size, samples, m4a_format(rate, 2, passes=False))
+    else:
+        finish_aac(str(path), size, samples, passes=False)
+    assert size > SETTLED_BYTES
     assert all(_hash(path, end_bytes, head_bytes) == digest for end_bytes, digest in seen)

@@ -4,7 +4,8 @@
 2. Beyond: parts of equal size, the last one smaller, numbered from 1 without gaps (COS refuses gaps); at least
    8 MiB, and large enough that there are at most 9,000 (every vendor takes 10,000).
 3. While a file grows, all parts but the first are final that end `SETTLED_BYTES` before what a checkpoint holds: the
-   head of a file is written again at its end (the lengths of WAV, the tag of MP3), and so is the last page of Ogg.
+   head of a file is written again at its end (the lengths of WAV, the tag of MP3, a box of M4A, whose table is added
+   behind), and so is the last page of Ogg.
 """
 
 from collections.abc import Sequence
