@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from roomtape.client import Client
 from roomtape.v1 import file_pb2, media_pb2, segment_pb2, task_pb2
+from tests.client import media
 from tests.support.audio import ffmpeg_decode, find_tone, noise, tone
 from tests.support.hearing import (
     assert_heard,
@@ -18,7 +20,7 @@ from tests.support.hearing import (
     select,
     spoken_by,
 )
-from tests.support.stage import OPUS, PCM, Sound, Speaker, Stage
+from tests.support.stage import MS, OPUS, PCM, SECOND, START_NS, Sound, Speaker, Stage
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -77,6 +79,24 @@ async def test_everybody_is_in_every_container(client: Client) -> None:
         (0, 44_100, 2)
     }
     assert {each.encoder_delay_samples for each in select(files, M4A) + select(files, AAC, "pcmu")} == {UNIT}
+
+
+async def test_a_file_of_aac_is_recorded_as_it_is(client: Client, tmp_path: Path) -> None:
+    path = media.write(tmp_path / "clip.m4a", "aac", media.tone(440, 1.5, 44_100, 2), 44_100)
+    stage = Stage(client, "aac-file")
+    await stage.record(singles=[WAV, M4A])
+    await client.publish_file(path, "app", "aac-file", "ada", realtime=False, start_time_ns=START_NS)
+    files = await stage.end()
+    check_files(files)
+    (m4a,), (wav,) = select(files, M4A, "ada"), select(files, WAV, "ada")
+    assert packets_of(m4a) == media.packets(path)
+    # What its encoder put before the sound lies before the file began in the room.
+    begun_ns = wav.start_time.ToNanoseconds() - START_NS
+    assert begun_ns == pytest.approx(-UNIT * SECOND / 44_100, abs=MS)
+    for each in (m4a, wav):
+        [span] = find_tone(samples_of(each), 440, 44_100)
+        assert span.start + begun_ns / SECOND == pytest.approx(0, abs=0.02)
+        assert span.end + begun_ns / SECOND == pytest.approx(1.5, abs=0.02)
 
 
 async def test_files_have_the_rate_and_channels_that_were_ordered(client: Client) -> None:
