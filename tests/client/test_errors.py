@@ -158,6 +158,6 @@ def test_the_drawn_tree_is_the_tree() -> None:
     kinds = [
         kind
         for name in roomtape.client.__all__
-        if isinstance(kind := getattr(roomtape.client, name), type) and issubclass(kind, Exception)
+        if isinstance(kind := getattr(roomtape.client, name), type) and issubclass(kind, errors.RoomtapeError)
     ]
     assert parents == {kind.__name__: kind.__bases__[0].__name__ for kind in kinds}

@@ -222,7 +222,7 @@ async def test_a_log_of_another_server_is_lost(server: ServerProcess, client: Cl
 
 async def test_the_example_of_the_readme_runs(server: ServerProcess, tmp_path: Path) -> None:
     readme = (Path(roomtape.__file__).parents[1] / "README.md").read_text("utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    example = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
     write(tmp_path / "voice.ogg", "libopus", tone(440, 0.3))
     assert example.count("127.0.0.1:7400") == 1
     (tmp_path / "example.py").write_text(example.replace("127.0.0.1:7400", server.target))
