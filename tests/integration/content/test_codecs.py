@@ -127,6 +127,11 @@ async def test_files_have_the_rate_and_channels_that_were_ordered(client: Client
         mixed = select(files, container)
         assert len(mixed) == 2
         assert_heard(mixed, spoken_by([opus, units]))
+        whole = await _join(client, mixed[0])
+        check_files([whole])
+        assert (whole.sample_rate_hz, whole.channels) == (16_000, 2)
+        assert abs(whole.sample_count - sum(each.sample_count for each in mixed)) <= 1
+        assert_heard([whole], spoken_by([opus, units]))
 
 
 async def test_what_is_joined_is_the_whole(client: Client) -> None:
