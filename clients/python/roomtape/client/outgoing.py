@@ -114,10 +114,15 @@ class OutgoingTrack:
         self.acknowledged = sequence
         while self._sent and self._sent[0].sequence <= sequence:
             self._settle(self._sent.popleft())
+        owes_mute = False
         while self._unsent and self._unsent[0].sequence <= sequence:
             item = self._unsent.popleft()
             self._settle(item)
             self._count(-(item.frame is not None), -item.size)
+            owes_mute = owes_mute or item.frame is None
+        if owes_mute:
+            # The server has the frames behind it, but may have heard of a later change.
+            self._unsent.appendleft(self._settled_mute_item())
         return True
 
     def rewind(self, resumed: bool) -> None:
@@ -132,7 +137,10 @@ class OutgoingTrack:
             self._count(item.frame is not None, item.size)
         self._sent.clear()
         if not knows_mute and (resumed or self._settled_mute):
-            self._unsent.appendleft(_Item(self.acknowledged + 1, None, 0, 0, muted=self._settled_mute))
+            self._unsent.appendleft(self._settled_mute_item())
+
+    def _settled_mute_item(self) -> _Item:
+        return _Item(self.acknowledged + 1, None, 0, 0, muted=self._settled_mute)
 
     def _move(self) -> None:
         item = self._unsent.popleft()
