@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roomtape.v1 import error_pb2, event_pb2, task_pb2
 from roomtape_service.clock import ManualClock
 from roomtape_service.database import Database, UnitOfWork, requests
+from roomtape_service.database import events as event_rows
 from roomtape_service.database.events import LoggedRow
 from roomtape_service.errors import Refusal
 from roomtape_service.events import token
@@ -353,7 +354,9 @@ async def test_who_is_behind_together_reads_together(
 
     async def counted(work: Callable[[AsyncConnection], Awaitable[object]]) -> object:
         nonlocal reads
-        reads += 1
+        # Once a second the log looks for new events, too.
+        looks = isinstance(work, partial) and work.func is event_rows.heads
+        reads += not looks
         return await scan(work)
 
     monkeypatch.setattr(database, "scan", counted)
