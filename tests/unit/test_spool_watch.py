@@ -1,7 +1,11 @@
 """Watching a spool: what is on it, which state that is, and who hears of it."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -11,6 +15,7 @@ from roomtape_service.spool.quota import SpoolState, Watermarks
 from roomtape_service.spool.watching import SpoolWatch
 
 KIB = 1 << 10
+_NOBODY = 65_534
 MARKS = Watermarks(quota_bytes=1000 * KIB, warn_percent=75, refuse_percent=90, reserve_bytes=1 << 20)
 
 
@@ -52,13 +57,33 @@ async def test_each_change_is_told_once(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-async def test_a_folder_that_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:
+@contextmanager
+def as_nobody() -> Iterator[Path]:
+    """A folder, and the rights of everybody: root reads every folder."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        user = os.geteuid()
+        if user == 0:
+            shutil.chown(path, _NOBODY)
+            os.seteuid(_NOBODY)
+        try:
+            yield path
+        finally:
+            os.seteuid(user)
+
+
+async def test_a_folder_that_cannot_be_read_hides_nothing_else() -> None:
     heard = Heard()
-    watch = SpoolWatch(tmp_path, MARKS, ManualClock(), heard.changed)
-    fill(tmp_path, 1000)
-    (tmp_path / "sealed").mkdir(0o000)
-    await watch.look()
+    with as_nobody() as folder:
+        watch = SpoolWatch(folder, MARKS, ManualClock(), heard.changed)
+        fill(folder, 1000)
+        sealed = folder / "sealed"
+        sealed.mkdir(0o000)
+        with pytest.raises(PermissionError):
+            os.listdir(sealed)
+        await watch.look()
+        sealed.rmdir()
     assert heard.changes == [(SpoolState.OK, SpoolState.FULL)]
 
 
