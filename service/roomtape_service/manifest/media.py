@@ -13,6 +13,8 @@ _CODECS = {"OPUS": frozenset({"opus", "libopus"}), "PCM_S16LE": frozenset({"pcm_
 _CODECS |= {"MP3": frozenset({"mp3", "mp3float"}), "AAC": frozenset({"aac", "aac_fixed"})}
 _UNIT_SAMPLES = 1024
 """Of AAC, whose streams tell neither the encoder's delay nor where in the last unit they end."""
+_FORMATS = {"AAC": "aac"}
+"""What FFmpeg does not always know by its beginning: of ADTS it takes three units, and a segment may have one."""
 
 
 class MediaError(Exception):
@@ -29,15 +31,15 @@ class Media:
     sample_count: int
 
 
-def measure(path: Path) -> Media:
-    """Decodes the file's audio from start to end. Raises MediaError."""
+def measure(path: Path, container: str = "") -> Media:
+    """Decodes the file's audio from start to end. `container` is the manifest's name of it. Raises MediaError."""
     try:
-        with av.open(str(path), "r") as container:
-            if not container.streams.audio:
+        with av.open(str(path), "r", format=_FORMATS.get(container)) as opened:
+            if not opened.streams.audio:
                 raise MediaError("it has no audio")
-            stream = container.streams.audio[0]
+            stream = opened.streams.audio[0]
             context = stream.codec_context
-            samples = sum(_played_samples(container.format.name, frame) for frame in container.decode(stream))
+            samples = sum(_played_samples(opened.format.name, frame) for frame in opened.decode(stream))
             return Media(context.name, context.sample_rate, context.channels, samples)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"it can't be decoded: {error}") from error

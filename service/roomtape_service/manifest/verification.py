@@ -154,7 +154,7 @@ def _problems(file: File, path: Path) -> tuple[str, ...]:
     if sha256 != file.sha256:
         problems.append(f"its SHA-256 is {sha256}, not {file.sha256}")
     try:
-        problems += compare(file, measure(path))
+        problems += compare(file, measure(path, file.container))
     except MediaError as error:
         problems.append(str(error))
     return tuple(problems)
