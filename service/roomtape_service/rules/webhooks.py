@@ -37,7 +37,7 @@ def url_problem(url: str, *, http: bool, allows: Callable[[str], bool]) -> str |
     if parts.scheme not in ("https", "http") or not host:
         return "is not https://host/path"
     if parts.scheme == "http" and not http:
-        return "is http, which this server's operator does not allow; write https://"
+        return "is http, which this server's operator does not allow (webhook_http); write https://"
     if "@" in parts.netloc:
         return "has a user name or password; leave it out, requests are signed by the webhook's key"
     if "#" in url:
@@ -53,7 +53,8 @@ def _host_problem(host: str, allows: Callable[[str], bool]) -> str | None:
         if allows(str(address)):
             return None
         return (
-            f"leads to {address}, no address of the public Internet; use one, or ask the operator to allow it"
+            f"leads to {address}, no address of the public Internet; use one, or ask the operator to allow it "
+            "(webhook_allowed_networks)"
         )
     name = host.removesuffix(".")
     labels = name.split(".")
@@ -62,7 +63,10 @@ def _host_problem(host: str, allows: Callable[[str], bool]) -> str | None:
     if _LOOKS_NUMERIC.fullmatch(labels[-1]):
         return "has a host that is half an address; write four decimal numbers, or a name"
     if labels[-1].lower() == _LOOPBACK_NAME and not allows(_LOOPBACK):
-        return "leads to the server itself; use another host, or ask the operator to allow it"
+        return (
+            "leads to the server itself; use another host, or ask the operator to allow it "
+            "(webhook_allowed_networks)"
+        )
     return None
 
 
