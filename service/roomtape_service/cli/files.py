@@ -113,7 +113,7 @@ def _add_join(parser: argparse.ArgumentParser) -> None:
         "--container",
         type=choice(media_pb2.Container.DESCRIPTOR),
         metavar="KIND",
-        help="mp3, ogg or wav; needed where the recording has several",
+        help="mp3, ogg, wav, aac or m4a; needed where the recording has several",
     )
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="first segment; default: 0")
     parser.add_argument(
