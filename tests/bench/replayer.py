@@ -11,6 +11,8 @@ import sys
 import time
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# As the client's README says to those who read long histories: a read costs half as much.
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 
 import uvloop
 from grpc import aio

@@ -222,6 +222,19 @@ def test_pcm_is_sample_for_sample(tmp_path: Path) -> None:
     assert sum(frame.duration_ns for frame in frames) == pytest.approx(1.01 * SECOND_NS, abs=1_000)
 
 
+@pytest.mark.parametrize("units", [1, 2])
+def test_the_shortest_adts_files_are_read(tmp_path: Path, units: int) -> None:
+    whole = write(tmp_path / "whole.aac", "aac", tone(440, 0.5)).read_bytes()
+    end = 0
+    for _ in range(units):
+        # The 13 bits of an ADTS header that say how long the unit is.
+        end += (whole[end + 3] & 3) << 11 | whole[end + 4] << 3 | whole[end + 5] >> 5
+    (tmp_path / "short.aac").write_bytes(whole[:end])
+    source = MediaFile(tmp_path / "short.aac")
+    assert len(source.read(SECOND_NS)) == units
+    source.close()
+
+
 def test_pauses_of_opus_stay_where_they_are(tmp_path: Path) -> None:
     """Discontinuous transmission leaves packets out; the next one says when it plays."""
     import av

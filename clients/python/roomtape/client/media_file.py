@@ -70,10 +70,8 @@ class MediaFile:
     """
 
     def __init__(self, path: str | Path, opus_bitrate_bps: int | None = None) -> None:
-        import av
-
         try:
-            self._container: InputContainer = av.open(str(path))
+            self._container = _open(path)
         except EOFError as cause:
             raise ValueError(f"{path} is no media file") from cause
         try:
@@ -211,6 +209,18 @@ class MediaFile:
     @property
     def _layout(self) -> str:
         return "mono" if self.channels == 1 else "stereo"
+
+
+def _open(path: str | Path) -> "InputContainer":
+    import av
+
+    try:
+        return av.open(str(path))
+    except (EOFError, av.error.InvalidDataError):
+        # Of one or two units of ADTS FFmpeg does not see what they are.
+        if Path(path).suffix.lower() != ".aac":
+            raise
+        return av.open(str(path), format="aac")
 
 
 def _first_audio(container: "InputContainer", path: str | Path) -> "AudioStream":
