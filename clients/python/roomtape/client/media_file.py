@@ -216,7 +216,7 @@ def _open(path: str | Path) -> "InputContainer":
 
     try:
         return av.open(str(path))
-    except (EOFError, av.error.InvalidDataError):
+    except (EOFError, ValueError):
         # Of one or two units of ADTS FFmpeg does not see what they are.
         if Path(path).suffix.lower() != ".aac":
             raise
