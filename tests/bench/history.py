@@ -1,6 +1,7 @@
 """Logs that are there before anybody watches."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from roomtape.v1 import event_pb2, task_pb2
@@ -20,14 +21,14 @@ async def write_history(database_file: Path, app_id: str, events: int) -> None:
     async def add(uow: UnitOfWork) -> None:
         await applications.add(uow, applications.ApplicationRecord(app_id))
 
-    async def append(uow: UnitOfWork, numbers: Sequence[int]) -> None:
+    async def append(numbers: Sequence[int], uow: UnitOfWork) -> None:
         for number in numbers:
             await uow.append(event_of(app_id, number))
 
     await database.write(add)
     for first in range(0, events, _UNIT_EVENTS):
         numbers = range(first, min(first + _UNIT_EVENTS, events))
-        await database.write(lambda uow, numbers=numbers: append(uow, numbers))  # type: ignore[misc]
+        await database.write(partial(append, numbers))
     await database.aclose()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -108,10 +107,13 @@ class SyncEventList(Iterator[event_pb2.Event]):
         call: Callable[[event_pb2.ListEventsRequest], event_pb2.ListEventsResponse],
         cursor: PageCursor,
         backoff: Backoff,
+        wait: Callable[[float], object],
     ) -> None:
+        """`wait` takes so many seconds, or returns as soon as the client is closed."""
         self._call = call
         self._cursor = cursor
         self._backoff = backoff
+        self._wait = wait
 
     @property
     def resume_token(self) -> str | None:
@@ -126,7 +128,7 @@ class SyncEventList(Iterator[event_pb2.Event]):
                 self._cursor.accept(self._call(self._cursor.request()))
                 self._backoff.reset()
             except RoomtapeError as error:
-                time.sleep(_wait_seconds(error, self._cursor, self._backoff))
+                self._wait(_wait_seconds(error, self._cursor, self._backoff))
         return event
 
 

@@ -151,7 +151,9 @@ class SyncClient:
         With `follow` it goes on with what happens then, by calls that wait: for those who can't keep a stream open.
         """
         cursor = PageCursor(app_id, after=after, origin=origin, filter=filter, follow=follow)
-        return SyncEventList(self.watch.ListEvents, cursor, Backoff(self._retry, random.uniform))
+        return SyncEventList(
+            self.watch.ListEvents, cursor, Backoff(self._retry, random.uniform), self._closed.wait
+        )
 
     def list_tasks(self, request: task_pb2.ListTasksRequest) -> Iterator[task_pb2.Task]:
         """The tasks that `request` asks for, those of the later pages too."""
